@@ -1,0 +1,48 @@
+"""Predictions and projections of two views → SimSiam's symmetric negative cosine similarity, a scalar."""
+
+import torch
+from torch import Tensor
+
+
+def negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float = 1e-12) -> Tensor:
+    """Return SimSiam's loss ½·D(p1, stopgrad(z2)) + ½·D(p2, stopgrad(z1)).
+
+    D is the negative cosine of each row's pair, averaged over rows: arXiv 2011.10566 §3, eq. (1) for D and
+    eq. (4) for the loss. It lies in [−1, 1]; −1 means that every prediction points at its target.
+
+    Args:
+        p1: Predictions for the first views, (rows, features), float32, bfloat16 or float16.
+        p2: Predictions for the second views, of the same shape.
+        z1: Projections of the first views, of the same shape; no gradient flows to them.
+        z2: Projections of the second views, likewise.
+        eps: Lower bound of a norm, as in `torch.nn.functional.normalize`; a row of zeros has cosine 0.
+
+    Returns:
+        A float32 scalar. Norms and products are float32 whatever the inputs are, autocast or not.
+
+    Raises:
+        ValueError: The four are not matrices of one shape with at least one row, or not floating point.
+    """
+    for name, rows in (("p1", p1), ("p2", p2), ("z1", z1), ("z2", z2)):
+        if rows.ndim != 2 or rows.shape != p1.shape or rows.shape[0] == 0:
+            raise ValueError(
+                f"{name} has shape {tuple(rows.shape)}; p1, p2, z1 and z2 must be matrices of one shape "
+                f"with at least one row (p1 has {tuple(p1.shape)})."
+            )
+        if not rows.is_floating_point():
+            raise ValueError(f"{name} is {rows.dtype}; give float32, bfloat16 or float16.")
+    return negative_cosine_reference(p1, p2, z1, z2, eps)
+
+
+def negative_cosine_reference(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float = 1e-12) -> Tensor:
+    """Return `negative_cosine` by its definition, in plain PyTorch; the inputs are taken as checked."""
+    return 0.5 * (_mean_negative_cosine(p1, z2.detach(), eps) + _mean_negative_cosine(p2, z1.detach(), eps))
+
+
+def _mean_negative_cosine(p: Tensor, z: Tensor, eps: float) -> Tensor:
+    return -(_unit_rows(p, eps) * _unit_rows(z, eps)).sum(dim=1).mean()
+
+
+def _unit_rows(rows: Tensor, eps: float) -> Tensor:
+    rows = rows.float()
+    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(eps)

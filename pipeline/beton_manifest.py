@@ -1,0 +1,111 @@
+"""The `.beton.json` beside a `.beton`: class and image names, settings, what was left out, checksums."""
+
+import dataclasses
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a conversion wrote. It names the file it belongs to by size and checksum."""
+
+    simsiam_version: str
+    """Package that wrote the file."""
+    images: int
+    file_bytes: int
+    """Size of the `.beton`."""
+    index_crc32: int
+    """CRC-32 of the file's header, field descriptors, metadata and allocation table."""
+    page_size: int
+    """Bytes each entry of `page_crc32` covers, counted from the start of the file."""
+    classes: list[str]
+    """Class names by label; empty when the images are unlabelled."""
+    settings: dict[str, Any]
+    """How the images were reduced and encoded."""
+    left_out: list[tuple[str, str]]
+    """Name and reason of every image that is not in the file."""
+    page_crc32: list[int]
+    """CRC-32 of the whole file, piece by piece."""
+    names: list[str]
+    """What each image of the file is called in its source, in the order of the file."""
+
+
+def manifest_path(beton: Path) -> Path:
+    """Return where the manifest of a `.beton` lies: NAME.beton.json."""
+    return beton.with_name(beton.name + ".json")
+
+
+def write_manifest(manifest: Manifest, beton: Path) -> None:
+    """Write the manifest of `beton` under a temporary name, flush it to the disk and rename it."""
+    path = manifest_path(beton)
+    part = path.with_name(path.name + ".part")
+    document = {"format": "simsiam beton manifest", "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
+    try:
+        with part.open("w", encoding="ascii") as file:
+            # One entry a line keeps a list of a million names readable with ordinary tools.
+            json.dump(document, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_manifest(beton: Path, images: int, file_bytes: int, index_crc32: int) -> Manifest | None:
+    """Read the manifest of `beton`; None when there is none beside it.
+
+    Raises ValueError when it is damaged or, by count, size or checksum, belongs to another file.
+    """
+    path = manifest_path(beton)
+    way_out = f"convert again, or delete {path.name} to open the file without class names"
+    try:
+        document = json.loads(path.read_text(encoding="ascii"))
+        version = document.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version} is unknown, {FORMAT_VERSION} is read")
+        del document["format"]
+        document["left_out"] = [(name, reason) for name, reason in document["left_out"]]
+        manifest = Manifest(**document)
+        _check_types(manifest)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"The manifest {path} is damaged ({error!r}); {way_out}.") from None
+    expected = (images, file_bytes, index_crc32)
+    if (manifest.images, manifest.file_bytes, manifest.index_crc32) != expected or len(manifest.names) != images:
+        raise ValueError(f"The manifest {path} belongs to another file than {beton.name}; {way_out}.")
+    return manifest
+
+
+def page_checksums(data: bytes | bytearray | memoryview, page_size: int) -> list[int]:
+    """Return the CRC-32 of each `page_size` bytes of `data`; the last piece may be shorter."""
+    view = memoryview(data)
+    return [zlib.crc32(view[start : start + page_size]) for start in range(0, len(view), page_size)]
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
+    entry = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)
+
+
+def _check_types(manifest: Manifest) -> None:
+    for key in ("images", "file_bytes", "index_crc32", "page_size"):
+        if not isinstance(getattr(manifest, key), int):
+            raise TypeError(f"{key} is no number")
+    for key, kind in (("classes", str), ("names", str), ("page_crc32", int)):
+        entries = getattr(manifest, key)
+        if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
+            raise TypeError(f"{key} is no list of {kind.__name__}")

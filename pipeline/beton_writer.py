@@ -1,0 +1,211 @@
+"""JPEG bytes, sizes and labels → a `.beton` file (FFCV 1.0) that appears whole under its name or not at all."""
+
+import fcntl
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from simsiam.pipeline.beton_format import (
+    ALLOCATION,
+    DEFAULT_PAGE_SIZE,
+    FIELD_DESCRIPTOR,
+    HEADER,
+    IMAGE_FIELD,
+    INT_FIELD,
+    JPG,
+    SMALLEST_PAGE_SIZE,
+    VERSION,
+    metadata_dtype,
+    read_index,
+)
+from simsiam.pipeline.beton_manifest import page_checksums, sync_folder
+
+_ROW = metadata_dtype([IMAGE_FIELD, INT_FIELD])
+_LARGEST_SIDE = (1 << 16) - 1
+
+
+class Sealed(NamedTuple):
+    """What identifies a complete file."""
+
+    file_bytes: int
+    index_crc32: int
+    page_crc32: list[int]
+
+
+class RecordTooLarge(ValueError):
+    """A record that fits no page."""
+
+
+class BetonWriter:
+    """Writes images in order to `NAME.beton.part` and renames it when `finish` is called.
+
+    A context manager: left without `finish`, by an exception or not, it removes what it wrote. `capacity` is the
+    most images that will come; fewer may. Fields are called `image` and `label`, as in FFCV's own examples.
+
+    Raises ValueError when the file exists and `overwrite` is false, when it can't be created, or when another
+    process is writing it; OSError, saying how far it came, when the disk is full.
+    """
+
+    def __init__(
+        self, path: str | Path, capacity: int, *, page_size: int = DEFAULT_PAGE_SIZE, overwrite: bool = False
+    ) -> None:
+        self.path = Path(path)
+        if capacity < 1:
+            raise ValueError(f"A .beton file needs room for at least one image, not {capacity}.")
+        if page_size < SMALLEST_PAGE_SIZE or page_size & (page_size - 1) or page_size >= 1 << 32:
+            raise ValueError(f"The page size {page_size} must be a power of two from {SMALLEST_PAGE_SIZE} to 2^31.")
+        if self.path.is_dir():
+            raise ValueError(f"{self.path} is a folder; name a file in it.")
+        if self.path.exists() and not overwrite:
+            raise ValueError(f"{self.path} exists; choose another name or ask for overwriting.")
+        self.count = 0
+        self.page_size = page_size
+        self._metadata = np.zeros(capacity, _ROW)
+        self._table = np.zeros(capacity, ALLOCATION)
+        self._page = bytearray()
+        head = HEADER.itemsize + 2 * FIELD_DESCRIPTOR.itemsize + self._metadata.nbytes
+        # Records start on a page of their own: FFCV's reader loads page by page.
+        self._page_start = self._data_start = -(-head // page_size) * page_size
+        self._page_crc32: list[int] = []
+        self._sealed: Sealed | None = None
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._file: int | None = _open_locked(self._part)
+        try:
+            # A header without an allocation table marks the file as unfinished, for FFCV's readers too.
+            self._write(self._header(0), 0)
+        except BaseException:
+            self.abort()
+            raise
+
+    def __enter__(self) -> "BetonWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+    def append(self, jpeg: bytes, height: int, width: int, label: int) -> None:
+        """Add one image: its JPEG, size in pixels, and class (-1 for none).
+
+        Raises RecordTooLarge, a ValueError, when the JPEG is larger than a page, and writes nothing of it.
+        """
+        if self.count == len(self._metadata):
+            raise ValueError(f"{self.path} was opened for {len(self._metadata)} images and has no room for more.")
+        if not jpeg.startswith(b"\xff\xd8"):
+            raise ValueError(f"Image {self.count} of {self.path} is no JPEG.")
+        if not (0 < height <= _LARGEST_SIDE and 0 < width <= _LARGEST_SIDE):
+            raise ValueError(f"An image of {height}×{width} pixels doesn't fit the format's {_LARGEST_SIDE} a side.")
+        if len(jpeg) > self.page_size:
+            raise RecordTooLarge(
+                f"a JPEG of {len(jpeg)} bytes is larger than a page of {self.page_size};"
+                " reduce the image, its quality, or write larger pages"
+            )
+        if len(self._page) + len(jpeg) > self.page_size:
+            self._flush_page()
+        pointer = self._page_start + len(self._page)
+        self._metadata[self.count] = ((JPG, width, height, pointer), label)
+        self._table[self.count] = (self.count, pointer, len(jpeg))
+        self._page += jpeg
+        self.count += 1
+
+    def seal(self) -> Sealed:
+        """Complete the temporary file, check its structure, and flush it to the disk; nothing can be added then."""
+        if self._sealed:
+            return self._sealed
+        if not self.count:
+            raise ValueError(f"There is no image to write to {self.path}.")
+        file = self._open_file()
+        table_start = self._page_start + len(self._page)
+        head = self._header(table_start) + self._metadata[: self.count].tobytes()
+        table = self._table[: self.count].tobytes()
+        tail = bytes(self._page) + table
+        self._write(tail, self._page_start)
+        self._write(head, 0)
+        os.fsync(file)
+        index = read_index(file, self._part)
+        assert np.array_equal(index.labels, self._metadata["f1"][: self.count])
+        self._page_crc32[:0] = page_checksums(head.ljust(self._data_start, b"\0"), self.page_size)
+        self._page_crc32 += page_checksums(tail, self.page_size)
+        self._sealed = Sealed(table_start + len(table), index.checksum, self._page_crc32)
+        return self._sealed
+
+    def finish(self) -> Sealed:
+        """Seal the file and give it its name."""
+        sealed = self.seal()
+        self._part.replace(self.path)
+        self._close()
+        sync_folder(self.path.parent)
+        return sealed
+
+    def abort(self) -> None:
+        """Remove the temporary file; does nothing after `finish`."""
+        if self._file is not None:
+            self._part.unlink(missing_ok=True)
+            self._close()
+
+    def _header(self, table_start: int) -> bytes:
+        header = np.zeros((), HEADER)
+        header["version"] = VERSION
+        header["num_fields"] = 2
+        header["page_size"] = self.page_size
+        header["num_samples"] = self.count
+        header["alloc_table_ptr"] = table_start
+        fields = np.zeros(2, FIELD_DESCRIPTOR)
+        for field, (name, kind) in zip(fields, ((b"image", IMAGE_FIELD), (b"label", INT_FIELD)), strict=True):
+            field["type_id"] = kind
+            field["name"][: len(name)] = np.frombuffer(name, np.uint8)
+        return header.tobytes() + fields.tobytes()
+
+    def _flush_page(self) -> None:
+        self._page += bytes(self.page_size - len(self._page))
+        self._write(self._page, self._page_start)
+        self._page_crc32.append(zlib.crc32(self._page))
+        self._page_start += self.page_size
+        self._page.clear()
+
+    def _write(self, data: bytes | bytearray, offset: int) -> None:
+        file, view = self._open_file(), memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(file, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            # Any errno can come from a disk: full, over quota, too large a file, broken.
+            raise OSError(
+                error.errno,
+                f"Can't write {self.path}: {error.strerror} after {offset} bytes and {self.count} images;"
+                " free some space or choose another disk",
+            ) from None
+        finally:
+            # A bytearray can't grow or shrink while it is viewed.
+            view.release()
+
+    def _open_file(self) -> int:
+        if self._file is None:
+            raise ValueError(f"The writer of {self.path} is closed.")
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _open_locked(part: Path) -> int:
+    """Open the temporary file empty, for this process alone."""
+    try:
+        file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ValueError(f"Can't create {part}: {error.strerror}; choose a folder you may write to.") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between opening and locking, its writer may have finished and renamed it.
+        if not part.exists() or not os.path.samestat(os.fstat(file), part.stat()):
+            raise BlockingIOError
+        os.ftruncate(file, 0)
+    except BlockingIOError:
+        os.close(file)
+        raise ValueError(f"Another conversion is writing {part}; wait for it or choose another name.") from None
+    return file

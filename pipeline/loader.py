@@ -1,0 +1,92 @@
+"""A plan and a device → uint8 crops on the device, step by step: the interface of every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
+
+from simsiam.pipeline.draw import Draws
+from simsiam.pipeline.plan import CropPlan
+
+if TYPE_CHECKING:  # the command line reads the backends' names from here, and must not pay for importing torch
+    import torch
+
+Backend = Literal["auto", "torch", "resident", "synthetic"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
+
+class Crops(NamedTuple):
+    """One step's input: N images of this rank in V views, on the device."""
+
+    pixels: torch.Tensor
+    """uint8 (N, V, S, S, 3), RGB."""
+    draws: Draws[torch.Tensor]
+    """The random numbers; the crops are taken already, the photometric part is still to be executed."""
+    index: torch.Tensor
+    """int64 (N,): the sample's index in the source."""
+    label: torch.Tensor
+    """int64 (N,), -1 where there is none; for monitors only, never for the loss."""
+
+    def to(self, device: torch.device) -> Crops:
+        """Copy every tensor to `device`, without waiting where the memory is page-locked."""
+        return Crops(
+            self.pixels.to(device, non_blocking=True),
+            Draws(*(part.to(device, non_blocking=True) for part in self.draws)),
+            self.index.to(device, non_blocking=True),
+            self.label.to(device, non_blocking=True),
+        )
+
+
+class CropLoader(Protocol):
+    """Executes a plan. The same plan gives the same samples and the same boxes on every backend."""
+
+    def __len__(self) -> int:
+        """Steps in an epoch, equal on every rank."""
+        ...
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
+        """Yield the steps of one epoch from `first_step` on."""
+        ...
+
+    def close(self) -> None:
+        """Free workers, memory and file handles."""
+        ...
+
+
+def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
+    """Return the backend that `auto` stands for, and why, in words for the user."""
+    from simsiam.pipeline.resident_loader import RESIDENT_LIMIT_BYTES, resident_bytes
+
+    needed = resident_bytes(plan.source)
+    if needed <= RESIDENT_LIMIT_BYTES:
+        return "resident", f"all {len(plan.source)} decoded images take only {needed / 2**20:.0f} MiB"
+    return "torch", "it runs anywhere; the images are too many or too large to be kept decoded"
+
+
+def open_loader(
+    backend: Backend,
+    plan: CropPlan,
+    device: torch.device,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> CropLoader:
+    """Open a backend by name; see `choose_backend` for what `auto` picks.
+
+    `workers` are processes. `progress` is called with (done, total) images by a backend that reads them all first.
+    """
+    # Each backend is imported only when asked for, so that none needs another's packages.
+    if backend == "auto":
+        backend, _ = choose_backend(plan, device)
+    if backend == "torch":
+        from simsiam.pipeline.torch_loader import TorchLoader
+
+        return TorchLoader(plan, device, workers)
+    if backend == "resident":
+        from simsiam.pipeline.resident_loader import ResidentLoader
+
+        return ResidentLoader(plan, device, progress)
+    if backend == "synthetic":
+        from simsiam.pipeline.synthetic_loader import SyntheticLoader
+
+        return SyntheticLoader(plan, device)
+    raise ValueError(f"There is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}.")

@@ -1,0 +1,132 @@
+"""The reference backend: Pillow decodes and crops in worker processes; runs anywhere."""
+
+import re
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from simsiam.pipeline.draw import Draws
+from simsiam.pipeline.loader import Crops
+from simsiam.pipeline.plan import CropPlan
+
+
+class TorchLoader:
+    """Decodes each image once and takes its crops from the decoded pixels, in `workers` processes (0: in this one).
+
+    A broken image raises `ImageError` naming it. A worker that dies (killed, out of memory, a crash in the decoder)
+    raises RuntimeError naming the image it was reading.
+    """
+
+    def __init__(self, plan: CropPlan, device: torch.device, workers: int) -> None:
+        self._plan = plan
+        self._device = device
+        # One slot a worker: the sample it is reading now, seen from here even after it has died.
+        self._reading = torch.full((max(workers, 1),), -1, dtype=torch.int64).share_memory_()
+        self._steps = _EpochSteps()
+        self._loader: DataLoader | None = DataLoader(
+            _StepReader(plan, self._reading),
+            batch_size=None,  # one item is one step already
+            sampler=self._steps,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        """Steps in an epoch, equal on every rank."""
+        return len(self._plan)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
+        """Yield the steps of one epoch from `first_step` on."""
+        if self._loader is None:
+            raise ValueError("This loader is closed; open a new one.")
+        self._steps.ahead = [(epoch, step) for step in range(first_step, len(self))]
+        # PyTorch's SIGCHLD handler would raise a nameless error anywhere in the program; without it the
+        # death of a worker is noticed in next(), a few seconds later, where we can say which image it was.
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(self._loader)
+        try:
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        except ValueError:  # not in the main thread, where no handler was set either
+            pass
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise self._explain(error) from None
+            yield batch.to(self._device)
+
+    def close(self) -> None:
+        """Stop the worker processes."""
+        # The workers end when the loader's iterator is collected; PyTorch offers no other call for it.
+        self._loader = None
+
+    def _explain(self, error: RuntimeError) -> RuntimeError:
+        pids = re.search(r"worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
+        if pids is None:
+            return error
+        names = [self._plan.source.name(index) for index in self._reading.tolist() if index >= 0]
+        return RuntimeError(
+            f"A loader process (pid {pids[1]}) died. The images being read were: {', '.join(names)}."
+            " If it was killed for memory, give fewer --data.workers or a smaller batch."
+        )
+
+
+class _EpochSteps:
+    """The (epoch, step) pairs still to come; workers outlive an epoch, so this is filled anew for each."""
+
+    def __init__(self) -> None:
+        self.ahead: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.ahead)
+
+    def __len__(self) -> int:
+        return len(self.ahead)
+
+
+class _StepReader(Dataset):
+    """Runs in the workers: (epoch, step) → the crops of that step."""
+
+    def __init__(self, plan: CropPlan, reading: torch.Tensor) -> None:
+        self._plan = plan
+        self._reading = reading
+
+    def __getitem__(self, position: tuple[int, int]) -> Crops:
+        plan, (epoch, step) = self._plan, position
+        worker = get_worker_info()
+        slot = worker.id if worker else 0
+        index = plan.indices(epoch, step)
+        draws = plan.draws(epoch, index)
+        pixels = torch.empty((len(index), plan.views, plan.crop_size, plan.crop_size, 3), dtype=torch.uint8)
+        for row, sample in enumerate(index):
+            self._reading[slot] = int(sample)
+            image = plan.source.decode(int(sample))
+            for view in range(plan.views):
+                pixels[row, view] = torch.from_numpy(_crop(image, draws.crop[row, view], plan.crop_size))
+        self._reading[slot] = -1
+        return Crops(
+            pixels,
+            Draws(*(torch.from_numpy(part) for part in draws)),
+            torch.from_numpy(index.copy()),  # a slice of the cached order, which must not be shared
+            torch.from_numpy(plan.source.labels[index]),
+        )
+
+
+def _crop(image: npt.NDArray[np.uint8], box: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint8]:
+    """Cut out top, left, height, width, then resize with Pillow's antialiased bilinear filter, as the reference."""
+    top, left, height, width = (int(part) for part in box)
+    crop = Image.fromarray(image[top : top + height, left : left + width])
+    return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _as_it_is(batch: Crops) -> Crops:
+    return batch

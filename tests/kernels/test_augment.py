@@ -1,0 +1,235 @@
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from simsiam.kernels.augment import augment_views
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The bound promised is 2/255; float32 rounding leaves far less.
+ROUNDING = 2e-5
+
+
+class Drawn(NamedTuple):
+    flip: Tensor
+    jitter: Tensor
+    order: Tensor
+    gray: Tensor
+    sigma: Tensor
+
+
+def neutral(count: int, views: int = 2) -> Drawn:
+    shape = (count, views)
+    return Drawn(
+        torch.zeros(shape, dtype=torch.bool),
+        torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(*shape, 4).clone(),
+        torch.arange(4, dtype=torch.uint8).expand(*shape, 4).clone(),
+        torch.zeros(shape, dtype=torch.bool),
+        torch.zeros(shape),
+    )
+
+
+def drawn(count: int, views: int = 2, seed: int = 0) -> Drawn:
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(count, views, *shape, generator=generator)
+
+    jitter = torch.tensor([1.0, 1, 1, 0]) + (uniform(4) * 2 - 1) * torch.tensor([0.4, 0.4, 0.4, 0.1])
+    jittered = uniform(1) < 0.8
+    return Drawn(
+        uniform() < 0.5,
+        torch.where(jittered, jitter, torch.tensor([1.0, 1, 1, 0])),
+        uniform(4).argsort(-1).to(torch.uint8),
+        uniform() < 0.2,
+        torch.where(uniform() < 0.5, 0.1 + 1.9 * uniform(), 0.0),
+    )
+
+
+def crops(count: int, views: int = 2, size: int = 32, seed: int = 1) -> Tensor:
+    """Return noise, smooth ramps, and corners of the colour cube, where hue and saturation are undefined."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count * views, size, size, 3), generator=generator, dtype=torch.uint8)
+    ramp = torch.linspace(0, 255, size).to(torch.uint8)
+    pixels[1::3, :, :, 0] = ramp
+    pixels[1::3, :, :, 1] = ramp[:, None]
+    corners = torch.tensor([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)] + [[128] * 3])
+    pixels[2::3, : size // 2] = corners[torch.randint(0, 9, (size // 2, size), generator=generator)].to(torch.uint8)
+    return pixels.view(count, views, size, size, 3)
+
+
+def unnormalised(pixels: Tensor, draws: Drawn) -> Tensor:
+    return augment_views(pixels, *draws, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def by_torchvision(pixels: Tensor, draws: Drawn, kernel: int = 23) -> Tensor:
+    """Return the views in [0, 1], one image after the other through torchvision's functionals."""
+    adjust = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        functional.adjust_hue,
+    )
+    images = []
+    for view in range(pixels.shape[1]):
+        for index in range(pixels.shape[0]):
+            image = pixels[index, view].permute(2, 0, 1).float() / 255
+            for code in draws.order[index, view].tolist():
+                image = adjust[code](image, draws.jitter[index, view, code].item())
+            if draws.gray[index, view]:
+                image = functional.rgb_to_grayscale(image, num_output_channels=3)
+            if draws.sigma[index, view] > 0:
+                image = functional.gaussian_blur(image, [kernel, kernel], [draws.sigma[index, view].item()])
+            if draws.flip[index, view]:
+                image = functional.horizontal_flip(image)
+            images.append(image)
+    return torch.stack(images)
+
+
+@pytest.mark.parametrize("code", range(4), ids=["brightness", "contrast", "saturation", "hue"])
+def test_each_jitter_operation_alone_is_torchvisions(code: int) -> None:
+    pixels, draws = crops(9), neutral(9)
+    draws.jitter[..., code] = drawn(9).jitter[..., code]
+    draws.jitter[0, 0, code] = 0.5 if code == 3 else 0.0
+    got = unnormalised(pixels, draws)
+    expected = by_torchvision(pixels, draws)
+    assert (got - expected).abs().max() < ROUNDING
+    assert (expected - by_torchvision(pixels, neutral(9))).abs().max() > 0.05
+
+
+def test_grayscale_alone_is_torchvisions() -> None:
+    pixels, draws = crops(6), neutral(6)
+    draws.gray[::2] = True
+    assert (unnormalised(pixels, draws) - by_torchvision(pixels, draws)).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_alone_is_torchvisions(sigma: float) -> None:
+    pixels, draws = crops(3), neutral(3)
+    draws.sigma[:] = sigma
+    draws.sigma[1, 0] = 1.3
+    draws.sigma[2, 1] = 0
+    assert (unnormalised(pixels, draws) - by_torchvision(pixels, draws)).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize(("size", "kernel"), [(12, 23), (11, 21), (8, 15), (2, 3), (1, 1)])
+def test_a_small_image_is_blurred_with_the_widest_kernel_that_reflects(size: int, kernel: int) -> None:
+    pixels, draws = crops(2, size=size), neutral(2)
+    draws.sigma[:] = 2.0
+    got = unnormalised(pixels, draws)
+    assert (got - by_torchvision(pixels, draws, kernel)).abs().max() < ROUNDING
+
+
+def test_a_whole_chain_of_random_draws_is_torchvisions_image_by_image() -> None:
+    pixels, draws = crops(40), drawn(40)
+    got = augment_views(pixels, *draws, mean=MEAN, std=STD)
+    expected = functional.normalize(by_torchvision(pixels, draws), list(MEAN), list(STD))
+    # The draws must hold every case: each operation comes first somewhere, each option is on and off.
+    assert draws.order[..., 0].unique().numel() == 4
+    assert all(0 < option.float().mean() < 1 for option in (draws.flip, draws.gray, draws.sigma > 0))
+    assert (got - expected).abs().max() < ROUNDING / min(STD)
+
+
+def test_images_beyond_one_cached_chunk_are_done_too() -> None:
+    pixels, draws = crops(3, size=120), drawn(3, seed=4)
+    for option in (draws.flip, draws.gray):
+        option[:] = True
+    draws.sigma[:] = 1.0
+    assert (unnormalised(pixels, draws) - by_torchvision(pixels, draws)).abs().max() < ROUNDING
+    # Larger than a chunk: one image at a time.
+    pixels, draws = crops(2, size=400), neutral(2)
+    plain = unnormalised(pixels, draws)
+    draws.flip[:] = True
+    assert torch.equal(unnormalised(pixels, draws), plain.flip(-1))
+
+
+def test_first_views_come_before_second_views_in_channels_last() -> None:
+    count, size = 3, 4
+    pixels = torch.empty(count, 2, size, size, 3, dtype=torch.uint8)
+    for index in range(count):
+        for view in range(2):
+            pixels[index, view] = 10 * index + view
+    views = augment_views(pixels, *neutral(count), mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3)
+    assert views.shape == (6, 3, size, size)
+    assert views.is_contiguous(memory_format=torch.channels_last)
+    assert views[:, 0, 0, 0].round().tolist() == [0, 10, 20, 1, 11, 21]
+
+
+def test_neutral_draws_only_normalise() -> None:
+    pixels = crops(4)
+    views = augment_views(pixels, *neutral(4), mean=MEAN, std=STD)
+    scaled = pixels.transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+    assert (views - functional.normalize(scaled, list(MEAN), list(STD))).abs().max() < 1e-6
+
+
+def test_turning_the_hue_leaves_black_white_and_gray_alone_and_turns_red_into_green() -> None:
+    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [77, 77, 77], [255, 0, 0]], dtype=torch.uint8)
+    pixels = colours[:, None, None, None, :].expand(4, 1, 2, 2, 3)
+    draws = neutral(4, views=1)
+    draws.jitter[..., 3] = 1 / 3
+    turned = unnormalised(pixels, draws)[:, :, 0, 0]
+    expected = torch.tensor([[0.0] * 3, [1.0] * 3, [77 / 255] * 3, [0.0, 1.0, 0.0]])
+    assert (turned - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_only_the_normalised_result_is_cast(dtype: torch.dtype) -> None:
+    pixels, draws = crops(6), drawn(6)
+    full = augment_views(pixels, *draws, mean=MEAN, std=STD)
+    half = augment_views(pixels, *draws, mean=MEAN, std=STD, dtype=dtype)
+    assert half.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(half, full.to(dtype))
+
+
+def test_autocast_changes_no_bit() -> None:
+    pixels, draws = crops(6), drawn(6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = augment_views(pixels, *draws, mean=MEAN, std=STD)
+    assert torch.equal(inside, augment_views(pixels, *draws, mean=MEAN, std=STD))
+
+
+def test_a_view_does_not_depend_on_its_batch_and_the_arguments_are_left_alone() -> None:
+    pixels, draws = crops(12), drawn(12)
+    before = [tensor.clone() for tensor in (pixels, *draws)]
+    together = augment_views(pixels, *draws, mean=MEAN, std=STD)
+    alone = augment_views(pixels[7:8], *(draw[7:8] for draw in draws), mean=MEAN, std=STD)
+    assert torch.equal(together[[7, 12 + 7]], alone)
+    assert all(torch.equal(left, right) for left, right in zip(before, (pixels, *draws), strict=True))
+
+
+def test_an_empty_batch_gives_no_views() -> None:
+    assert augment_views(crops(0), *neutral(0), mean=MEAN, std=STD).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": torch.zeros(2, 2, 8, 8, 3)}, r"pixels is torch\.float32"),
+        ({"pixels": torch.zeros(2, 2, 3, 8, 8, dtype=torch.uint8)}, r"\(2, 2, 3, 8, 8\)"),
+        ({"flip": torch.zeros(2, 2)}, r"flip is torch\.float32 .*give torch\.bool \(2, 2\)"),
+        ({"jitter": torch.ones(2, 2, 3)}, r"jitter is .*\(2, 2, 3\); .*give torch\.float32 \(2, 2, 4\)"),
+        ({"order": torch.zeros(2, 2, 4, dtype=torch.int64)}, r"order is torch\.int64"),
+        ({"gray": torch.zeros(3, 2, dtype=torch.bool)}, r"gray is .*\(3, 2\)"),
+        ({"sigma": torch.zeros(2, 2, dtype=torch.float64)}, r"sigma is torch\.float64"),
+        ({"sigma": torch.zeros(2, 2, device="meta")}, "sigma is on meta"),
+        ({"std": (0.2, 0.0, 0.2)}, "above 0"),
+        ({"mean": (0.5, 0.5)}, "three numbers"),
+        ({"dtype": torch.uint8}, r"dtype is torch\.uint8"),
+        ({"blur_kernel": 4}, "blur_kernel is 4"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"pixels": crops(2, size=8), **neutral(2)._asdict(), "mean": MEAN, "std": STD, **change}
+    with pytest.raises(ValueError, match=message):
+        augment_views(**arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_views_of_the_cpu() -> None:
+    pixels, draws = crops(40), drawn(40)
+    on_device = augment_views(pixels.cuda(), *(draw.cuda() for draw in draws), mean=MEAN, std=STD)
+    assert on_device.is_cuda
+    on_host = augment_views(pixels, *draws, mean=MEAN, std=STD)
+    assert (on_device.cpu() - on_host).abs().max() < ROUNDING / min(STD)

@@ -1,0 +1,45 @@
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from simsiam.pipeline.image_folder import ImageFolder
+from simsiam.pipeline.source import Source, open_source
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(stream, "PNG")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(stream.getvalue())
+    return tmp_path
+
+
+def test_a_folder_opens_as_image_folder(images: Path):
+    source: Source = open_source(str(images))
+    assert isinstance(source, ImageFolder)
+    assert len(source) == 2
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(images: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(images.parent))
+    assert len(open_source(f"~/{images.name}")) == 2
+
+
+def test_progress_reaches_the_scan(images: Path):
+    calls = []
+    open_source(images, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(2, 2)]
+
+
+def test_a_path_to_nothing_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no folder or file .*/nowhere; give a folder of images or a \.beton"):
+        open_source(tmp_path / "nowhere")
+
+
+def test_a_file_that_is_no_beton_is_refused_by_name(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("no images here")
+    with pytest.raises(ValueError, match=r"notes\.txt"):
+        open_source(tmp_path / "notes.txt")

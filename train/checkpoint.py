@@ -1,0 +1,73 @@
+"""State of a run ↔ files: atomic to write, safe to load, newest valid one first."""
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = re.compile(r"step-(\d{9})\.pt")
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint after `step` steps lies."""
+    return folder / f"step-{step:09d}.pt"
+
+
+def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int) -> Path:
+    """Write `state` so that a file under its final name is always whole, then delete all but the newest `keep`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = checkpoint_path(folder, step)
+    partial = path.with_suffix(".part")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(folder)
+    for old in list_checkpoints(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, newest first."""
+    return sorted((path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint to the CPU without running any code in it. Raises ValueError when it is damaged or foreign."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"The checkpoint {path} can't be read: {error.strerror}.") from None
+    except Exception as error:  # a cut or overwritten zip raises whatever its reader stumbles over
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"The checkpoint {path} is damaged or no checkpoint: {first_line}") from None
+    if not isinstance(state, dict) or not {"model", "config", "step"} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of simsiam; give one from a run's checkpoints folder.")
+    return state
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Load the newest checkpoint that is valid, with a warning for every newer one that isn't; None if there is none."""
+    for path in list_checkpoints(folder):
+        try:
+            return path, load_checkpoint(path)
+        except ValueError as error:
+            warnings.warn(f"{error} Going back to the one before.", stacklevel=2)
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,276 @@
+"""Recipe names, YAML files and command-line options → one frozen, checked configuration of a run."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+import yaml
+
+from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.loader import Backend
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "bf16", "tf32", "fp32"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network (arXiv 2011.10566, section 3 and appendix A)."""
+
+    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    """Encoder."""
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    """First layers: 7×7 stride 2 and max-pooling, or 3×3 stride 1 for images of about 32 pixels."""
+    projector_layers: Literal[2, 3] = 3
+    """Layers of the projection MLP; the paper has 3 on ImageNet and 2 on CIFAR-10."""
+    projection_dim: int = 2048
+    """Width of the projection and of the prediction."""
+    prediction_hidden: int = 512
+    """Hidden width of the predictor; a quarter of the projection's in the paper."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images to train on."""
+
+    path: Path | None = None
+    """Folder of images, or .beton file. Labels are never used for training."""
+    size: int = 224
+    """Height and width of a view in pixels."""
+    backend: Backend = "auto"
+    """What decodes and crops; `auto` chooses and says why."""
+    workers: int | None = None
+    """Loader processes; by default one for each core this program may use."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue on a scale of 0 to 1, subtracted from each view."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue that each view is divided by."""
+
+    def __post_init__(self) -> None:
+        if self.size < 8:
+            raise ValueError(f"data.size is {self.size}; give a view of at least 8 pixels.")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"data.workers is {self.workers}; give 0 or more.")
+        if min(self.std) <= 0:
+            raise ValueError(f"data.std is {self.std}; give three positive numbers.")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum and a cosine schedule, stepped once an epoch."""
+
+    base_lr: float = 0.05
+    """Learning rate for a global batch of 256; it grows in proportion to the batch."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """Weight decay, on every parameter as in the reference, batch norm and biases included."""
+    fixed_predictor_lr: bool = True
+    """Keep the predictor's learning rate at its first value (68.1 against 67.7 in the paper's table 1)."""
+    warmup_epochs: int = 0
+    """Epochs of linear warm-up; the paper uses 10 for batches of 1024 and more."""
+
+    def __post_init__(self) -> None:
+        for name in ("base_lr", "momentum", "weight_decay", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name} is {getattr(self, name)}; give 0 or more.")
+
+
+@dataclass(frozen=True)
+class KnnConfig:
+    """The k-nearest-neighbour monitor: accuracy of the frozen encoder on labelled images."""
+
+    train: Path | None = None
+    """Labelled images that neighbours are looked for in; folder or .beton. None: no monitor."""
+    test: Path | None = None
+    """Labelled images to classify; folder or .beton."""
+    every_epochs: int = 0
+    """Measure after every so many epochs; 0: only before the first and after the last."""
+    k: int = 200
+    """Neighbours that vote."""
+    temperature: float = 0.1
+    """A vote weighs exp(cosine similarity / temperature)."""
+    short_side: int | None = None
+    """Resize the shorter side to this before the centre crop; by default 256/224 of the view's size."""
+
+    def __post_init__(self) -> None:
+        if (self.train is None) != (self.test is None):
+            raise ValueError("knn.train and knn.test go together; give both or neither.")
+        if self.k < 1 or self.temperature <= 0:
+            raise ValueError(f"knn.k is {self.k}, knn.temperature {self.temperature}; both must be positive.")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What the run reports."""
+
+    every_steps: int = 50
+    """Steps between two lines of metrics.jsonl; each line holds means over them."""
+    tensorboard: bool = True
+    """Write TensorBoard files, too."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1:
+            raise ValueError(f"log.every_steps is {self.every_steps}; give 1 or more.")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the run is saved. It is always saved at its end and when it is interrupted."""
+
+    every_epochs: int = 1
+    """Epochs between two checkpoints."""
+    every_steps: int = 0
+    """Steps between two checkpoints inside an epoch; 0: none."""
+    keep: int = 3
+    """Newest checkpoints that are kept; older ones are deleted."""
+
+    def __post_init__(self) -> None:
+        if self.every_epochs < 1 or self.every_steps < 0:
+            raise ValueError("checkpoint.every_epochs must be 1 or more, checkpoint.every_steps 0 or more.")
+        if self.keep < 2:
+            raise ValueError(
+                f"checkpoint.keep is {self.keep}; give 2 or more, since the newest may be damaged by a crash."
+            )
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pretrain an encoder with SimSiam (arXiv 2011.10566)."""
+
+    run_dir: Path | None = None
+    """Folder for everything the run writes; by default runs/RECIPE."""
+    resume: str = "never"
+    """`auto`: go on from the newest checkpoint in the run folder, or start there; `never`; or a checkpoint."""
+    epochs: int = 100
+    """Epochs; the learning rate falls to 0 over them."""
+    batch_size: int = 256
+    """Images in a step, over all devices."""
+    max_steps: int | None = None
+    """Stop after so many steps, whatever the epochs."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+    device: DeviceName = "auto"
+    """Where to train; `auto` takes the GPU if there is one."""
+    precision: PrecisionName = "auto"
+    """Arithmetic of the network; `auto`: bf16 on a GPU that has it, fp32 elsewhere. The loss is always fp32."""
+    compile: Literal["off", "default", "max-autotune"] = "off"
+    """Compile the network with torch.compile."""
+    deterministic: bool = False
+    """Use only deterministic operations on a GPU, at some cost in speed; on a CPU runs always repeat bit for bit."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    knn: KnnConfig = field(default_factory=KnnConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}; give 1 or more.")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}; batch norm needs at least 2 images.")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps}; give 1 or more, or leave it out.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 2**63 − 1.")
+
+
+# What a resumed run must share with the run it goes on from; the rest (paths, workers, logging, …) may change.
+_IDENTITY = ("epochs", "batch_size", "seed", "precision", "model", "augmentation", "optimizer")
+_DATA_IDENTITY = ("size", "mean", "std")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(item.name.removesuffix(".yaml") for item in _recipes().iterdir() if item.name.endswith(".yaml"))
+
+
+def recipe_file(name: str) -> Path:
+    """Return the YAML file of a recipe name, of a path to a YAML file, or of a run folder.
+
+    Raises ValueError, naming the nearest recipe, when there is none.
+    """
+    path = Path(name).expanduser()
+    if (path / "config.yaml").is_file():
+        return path / "config.yaml"
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return path
+    if name in recipe_names():
+        return Path(str(_recipes() / f"{name}.yaml"))
+    nearest = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.3)
+    suggestion = f" Did you mean {nearest[0]}?" if nearest else ""
+    raise ValueError(
+        f"There is no recipe, YAML file or run folder {name!r}.{suggestion} Recipes: {', '.join(recipe_names())}."
+    )
+
+
+def load_config(file: Path) -> PretrainConfig:
+    """Read a YAML file. Unknown keys and wrong values end the program with code 2 and the nearest right one."""
+    try:
+        tree = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{file} must hold keys and values, as the recipes do.")
+    # The YAML goes through the same parser as the command line, so it is checked the same way.
+    return parse_options(list(_options(tree)), PretrainConfig(), prog=f"simsiam pretrain {file}")
+
+
+def parse_options(options: Sequence[str], default: PretrainConfig, prog: str) -> PretrainConfig:
+    """Apply command-line options (`--data.path PATH`, `--epochs 200`, …) to a configuration."""
+    return tyro.cli(PretrainConfig, args=list(options), default=default, prog=prog)
+
+
+def to_tree(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain dicts, lists, numbers and strings, ready for YAML or JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def identity_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Return where two configurations (as trees) differ in what decides a run's result, in words."""
+
+    def decisive(tree: Mapping[str, Any]) -> dict[str, Any]:
+        flat = dict(_flatten({key: tree[key] for key in _IDENTITY if key in tree}))
+        return flat | {f"data.{key}": tree["data"][key] for key in _DATA_IDENTITY}
+
+    was, now = decisive(saved), decisive(current)
+    return [f"{key} was {was.get(key)}, now {now.get(key)}" for key in now if was.get(key) != now.get(key)]
+
+
+def _recipes():
+    # A namespace package has no file of its own to stand beside, so the folder is found through the package.
+    return resources.files("simsiam.train") / "recipes"
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _options(tree: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in _flatten(tree):
+        section, _, name = key.rpartition(".")
+        dotted = f"{section}." if section else ""
+        if isinstance(value, bool):
+            yield f"--{dotted}{'' if value else 'no-'}{name}"
+            continue
+        yield f"--{key}"
+        yield from map(str, value if isinstance(value, list) else [value])

@@ -1,0 +1,115 @@
+"""Progress and metrics → one live line on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+def duration(seconds: float) -> str:
+    """Return hours, minutes and seconds as 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+@contextmanager
+def show_progress(console: Console, description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with (done, total); it shows rate and time left, and nothing if it is never called."""
+    started = time.perf_counter()
+
+    def rate_and_rest(done: int, total: int) -> str:
+        seconds = max(time.perf_counter() - started, 1e-9)
+        rest = duration((total - done) * seconds / max(done, 1))
+        return f"{done / seconds:,.0f} {unit}/s, {rest} left"
+
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(description, total=None, visible=False, rate="")
+
+            def show(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total, visible=True, rate=rate_and_rest(done, total))
+
+            yield show
+        return
+
+    last = started
+
+    def say(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= _PLAIN_SECONDS:
+            last = now
+            console.print(f"{description}: {done:,} of {total:,}, {rate_and_rest(done, total)}", highlight=False)
+
+    yield say
+
+
+class TrainingConsole:
+    """The training line: step, epoch, loss, spread, rates, share of waiting, time left."""
+
+    def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
+        self._console = console
+        self._first_step, self._total_steps = first_step, total_steps
+        self._started = time.perf_counter()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.fields[line]}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task("", total=total_steps, completed=first_step, line="starting")
+
+    def __enter__(self) -> "TrainingConsole":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def step(self, step: int) -> None:
+        """Move the bar."""
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def record(self, record: dict[str, Any], healthy_std: float) -> None:
+        """Show one record of metrics.jsonl; `healthy_std` is 1/√d."""
+        line = (
+            f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}"
+            f"  std {record['output_std'] / healthy_std:.2f}/√d  lr {record['learning_rate']:.4g}"
+            f"  {record['images_per_second']:,.0f} images/s  {record['views_per_second']:,.0f} views/s"
+            f"  wait {record['wait_percent']:.0f} %"
+        )
+        if self._bar:
+            self._bar.update(self._task, line=line)
+            return
+        done = record["step"] - self._first_step
+        left = (time.perf_counter() - self._started) / max(done, 1) * (self._total_steps - record["step"])
+        self.say(f"step {record['step']}/{self._total_steps}  {line}  {duration(left)} left")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,55 @@
+"""Nothing → a small image set, a .beton, a pretrained encoder, its kNN accuracy, curves and a contact sheet."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from simsiam.pipeline.convert import convert
+from simsiam.pipeline.source import open_source
+from simsiam.train.config import PretrainConfig
+from simsiam.train.console import show_progress
+from simsiam.train.demo_images import CLASSES, write_demo_images
+from simsiam.train.environment import available_cores
+from simsiam.train.pretrain import pretrain
+from simsiam.train.preview import preview
+
+TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
+
+
+def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, Any]:
+    """Do the whole main job on images made for it, in the folder `out`, and return the run's summary.
+
+    Raises ValueError when `out` holds something already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"The folder {out} is not empty; give another --out, or remove it.")
+    workers = available_cores()
+    betons = {}
+    for split, count, seed in (("train", TRAIN_IMAGES, 0), ("test", TEST_IMAGES, 1)):
+        folder = out / "images" / split
+        with show_progress(console, f"Drawing {count:,} {split} images", "images") as progress:
+            write_demo_images(folder, count, seed, workers=workers, progress=progress)
+        betons[split] = out / f"{split}.beton"
+        with show_progress(console, f"Converting to {betons[split]}", "images") as progress:
+            convert(open_source(folder), betons[split], workers=workers, progress=progress)
+    console.print(f"{TRAIN_IMAGES:,} + {TEST_IMAGES:,} images of {len(CLASSES)} classes in {out}", highlight=False)
+    config = dataclasses.replace(
+        config,
+        run_dir=out / "run",
+        data=dataclasses.replace(config.data, path=betons["train"]),
+        knn=dataclasses.replace(config.knn, train=betons["train"], test=betons["test"]),
+    )
+    summary = pretrain(config, out / "run", console)
+    sheet = preview(
+        open_source(betons["train"]),
+        out / "run" / "plots" / "views.png",
+        augmentation=config.augmentation,
+        size=config.data.size,
+        seed=config.seed,
+        device=torch.device("cpu"),
+    )
+    console.print(f"Contact sheet: {sheet}", highlight=False, soft_wrap=True)
+    return summary

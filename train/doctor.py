@@ -1,0 +1,100 @@
+"""This machine → what works here, what is missing, and the exact way to get it."""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rich.console import Console
+
+from simsiam.train.environment import describe_environment, package_version
+
+_ENOUGH_SHARED_MEMORY = 2**30  # some 256-image batches of 224-pixel crops (77 MB each) in flight
+_SYMBOLS = {"ok": "[green]ok     [/]", "missing": "[yellow]missing[/]", "problem": "[red]problem[/]"}
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    state: Literal["ok", "missing", "problem"]
+    what: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Return every finding. `missing` is something optional, `problem` something that will hurt a run."""
+    environment = describe_environment()
+    return [
+        *_software(environment),
+        *_devices(environment),
+        *_backends(),
+        *_machine(environment),
+    ]
+
+
+def report(console: Console) -> bool:
+    """Print the findings and return whether there is no problem among them."""
+    findings = examine()
+    for finding in findings:
+        console.print(f"{_SYMBOLS[finding.state]} {finding.what}", highlight=False)
+        if finding.advice:
+            console.print(f"        → {finding.advice}", highlight=False, markup=False)
+    return not any(finding.state == "problem" for finding in findings)
+
+
+def _software(environment: dict[str, Any]) -> Iterator[Finding]:
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    yield Finding("ok", f"Python {environment['python']}; {packages}")
+
+
+def _devices(environment: dict[str, Any]) -> Iterator[Finding]:
+    import torch
+
+    yield Finding("ok", f"CPU: {environment['cpu']}, {environment['cores']} cores for this program")
+    for gpu in environment["gpus"]:
+        yield Finding("ok", f"GPU: {gpu['name']}, {gpu['memory_gib']} GiB, CUDA {environment['cuda']}")
+    if not environment["gpus"]:
+        advice = "PyTorch is built without CUDA: pip install torch from PyPI has it"
+        if torch.version.cuda:
+            advice = "training runs on the CPU; in a container, start it with --gpus all"
+        yield Finding("missing", "GPU: none", advice)
+
+
+def _backends() -> Iterator[Finding]:
+    yield Finding("ok", "Loader backend torch (and resident, synthetic)")
+    yield _importable(
+        "ffcv",
+        "FFCV (an independent reader to check .beton files against; ours needs nothing)",
+        "apt-get install pkg-config libturbojpeg0-dev libopencv-imgproc-dev, then see install-ffcv in the Makefile",
+    )
+    apex = importlib.util.find_spec("apex")
+    if apex and importlib.util.find_spec("apex.optimizers") is None:
+        yield Finding("problem", "apex is PyPI's package of that name, not NVIDIA's", "pip uninstall apex")
+
+
+def _importable(module: str, what: str, advice: str) -> Finding:
+    if package_version(module) is None:
+        return Finding("missing", what, advice)
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken extension raises ImportError, OSError, AttributeError, …
+        return Finding("problem", f"{what}: installed, but import fails with: {error}", advice)
+    return Finding("ok", what)
+
+
+def _machine(environment: dict[str, Any]) -> Iterator[Finding]:
+    free = environment["shared_memory_bytes"]
+    if free is not None:
+        enough = free >= _ENOUGH_SHARED_MEMORY
+        advice = "" if enough else "start the container with --shm-size=8g, or train with --data.workers 0"
+        yield Finding(
+            "ok" if enough else "problem",
+            f"/dev/shm: {free / 2**30:.1f} GiB free for loader processes",
+            advice,
+        )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    writable = os.access(next(path for path in (cache, *cache.parents) if path.exists()), os.W_OK)
+    advice = "" if writable else "set XDG_CACHE_HOME to a writable folder, or folders are scanned anew each time"
+    yield Finding("ok" if writable else "missing", f"Cache of folder scans: {cache / 'simsiam'}", advice)

@@ -1,0 +1,119 @@
+"""Frozen encoder and a source → one feature vector an image."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from simsiam.model.resnet import ResNet, resnet
+from simsiam.pipeline.source import Source
+from simsiam.train.checkpoint import load_checkpoint, newest_checkpoint
+from simsiam.train.precision import Arithmetic
+
+
+class Features(NamedTuple):
+    """The features of a source, on the CPU."""
+
+    vectors: torch.Tensor
+    """float32 (n, d): the encoder's output after global average pooling."""
+    labels: torch.Tensor
+    """int64 (n,)."""
+
+
+class CenterCrop(NamedTuple):
+    """The evaluation transform: shorter side to `short_side` pixels, bilinear, then the centre `size` × `size`."""
+
+    size: int
+    short_side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def load_encoder(checkpoint: Path) -> tuple[ResNet, dict[str, Any]]:
+    """Return the encoder of a checkpoint, or of a run folder's newest one, and the run's configuration as a tree.
+
+    Raises ValueError when there is none, or it is damaged.
+    """
+    if checkpoint.is_dir():
+        found = newest_checkpoint(checkpoint / "checkpoints")
+        if found is None:
+            raise ValueError(
+                f"There is no checkpoint in {checkpoint / 'checkpoints'}; give a run folder or a .pt file."
+            )
+        state = found[1]
+    else:
+        state = load_checkpoint(checkpoint)
+    model = state["config"]["model"]
+    encoder = resnet(model["arch"], model["stem"])
+    prefix = "encoder."
+    encoder.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in state["model"].items() if name.startswith(prefix)}
+    )
+    return encoder, state["config"]
+
+
+@torch.no_grad()
+def extract_features(
+    encoder: torch.nn.Module,
+    source: Source,
+    transform: CenterCrop,
+    arithmetic: Arithmetic,
+    workers: int,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """Run `encoder` in eval mode over every image of `source` in order; its mode is as before afterwards."""
+    loader = DataLoader(_CenterCrops(source, transform), batch_size=batch_size, num_workers=workers)
+    mean = torch.tensor(transform.mean, device=arithmetic.device).view(3, 1, 1) * 255
+    std = torch.tensor(transform.std, device=arithmetic.device).view(3, 1, 1) * 255
+    # The modes are kept module by module: a frozen part may be in eval mode inside a training model.
+    training = [module for module in encoder.modules() if module.training]
+    encoder.eval()
+    vectors = []
+    try:
+        for pixels in loader:
+            images = (pixels.to(arithmetic.device).permute(0, 3, 1, 2).float() - mean) / std
+            with arithmetic.autocast():
+                output = encoder(images.contiguous(memory_format=torch.channels_last))
+            vectors.append(output.float().cpu())
+            if progress:
+                progress(sum(map(len, vectors)), len(source))
+    finally:
+        for module in training:
+            module.training = True
+    return Features(torch.cat(vectors), torch.from_numpy(source.labels))
+
+
+class _CenterCrops(Dataset):
+    def __init__(self, source: Source, transform: CenterCrop) -> None:
+        self._source, self._transform = source, transform
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return center_crop(self._source.decode(index), self._transform.size, self._transform.short_side)
+
+
+def center_crop(pixels: np.ndarray, size: int, short_side: int) -> np.ndarray:
+    """Resize so that the shorter side is `short_side`, antialiased bilinear, and cut the centre out.
+
+    uint8 (height, width, 3) → uint8 (size, size, 3).
+    """
+    height, width = pixels.shape[:2]
+    scale = short_side / min(height, width)
+    # The longer side is cut down, not rounded, as torchvision's Resize does.
+    resized = (
+        (short_side, int(short_side * height / width))
+        if width < height
+        else (int(short_side * width / height), short_side)
+    )
+    image = Image.fromarray(pixels)
+    if scale != 1:
+        image = image.resize(resized, Image.Resampling.BILINEAR)
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return np.array(image.crop((left, top, left + size, top + size)))

@@ -1,0 +1,64 @@
+"""Features with labels → accuracy of a weighted k-nearest-neighbour classifier."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from simsiam.pipeline.source import open_source
+from simsiam.train.config import DeviceName
+from simsiam.train.environment import available_cores
+from simsiam.train.evaluation.features import CenterCrop, Features, extract_features, load_encoder
+from simsiam.train.precision import choose_arithmetic, open_device
+
+_CHUNK = 1024  # rows of the similarity matrix that are held at once
+
+
+def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: float = 0.1) -> float:
+    """Return the share of `test`, 0 … 1, whose class is found among its neighbours in `train`.
+
+    Cosine similarity s, the k nearest vote with weight exp(s / temperature), the class with most votes wins (Wu et
+    al. 2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). k is cut to the
+    number of training images. Raises ValueError when either set is unlabelled.
+    """
+    if min(train.labels.min(), test.labels.min()) < 0:
+        raise ValueError("kNN needs labelled images: put each class into a folder of its own.")
+    bank = torch.nn.functional.normalize(train.vectors, dim=1)
+    queries = torch.nn.functional.normalize(test.vectors, dim=1)
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    correct = 0
+    for chunk, labels in zip(queries.split(_CHUNK), test.labels.split(_CHUNK), strict=True):
+        similarity, neighbour = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)
+        votes = torch.zeros(len(chunk), classes)
+        votes.scatter_add_(1, train.labels[neighbour], (similarity / temperature).exp())
+        correct += int((votes.argmax(dim=1) == labels).sum())
+    return correct / len(queries)
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    train: Path,
+    test: Path,
+    *,
+    k: int = 200,
+    temperature: float = 0.1,
+    size: int | None = None,
+    short_side: int | None = None,
+    device: DeviceName = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> float:
+    """Return the kNN accuracy, 0 … 1, of a checkpoint's encoder; `size` and `short_side` are by default the run's."""
+    encoder, config = load_encoder(checkpoint)
+    arithmetic = choose_arithmetic(open_device(device), config["precision"])
+    encoder.to(arithmetic.device, memory_format=torch.channels_last)
+    data = config["data"]
+    size = size or data["size"]
+    short_side = short_side or config["knn"]["short_side"] or round(size * 256 / 224)
+    transform = CenterCrop(size, short_side, tuple(data["mean"]), tuple(data["std"]))
+    workers = available_cores() if workers is None else workers
+    features = [
+        extract_features(encoder, open_source(path), transform, arithmetic, workers, progress=progress)
+        for path in (train, test)
+    ]
+    return knn_accuracy(*features, k, temperature)

@@ -1,0 +1,136 @@
+"""Steps → metrics.jsonl, TensorBoard and the summary of a run."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simsiam.train.step import StepOutput
+
+Record = dict[str, Any]
+
+
+def read_metrics(run_dir: Path) -> list[Record]:
+    """Return the lines of a run's metrics.jsonl, oldest first; none if it has not started."""
+    try:
+        lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the line that was being written when the run was killed
+    return records
+
+
+def summarize(records: list[Record]) -> Record:
+    """Return the last value of every metric, and the kNN accuracy at random initialisation as `knn_random`."""
+    summary: Record = {}
+    for record in records:
+        if "knn" in record and record["step"] == 0:
+            summary["knn_random"] = record["knn"]
+        else:
+            summary |= record
+    return summary
+
+
+class MetricsLog:
+    """Appends records to metrics.jsonl and, when asked, to TensorBoard."""
+
+    def __init__(self, run_dir: Path, tensorboard: bool, after_step: int = 0) -> None:
+        """Go on after `after_step`: what a killed run wrote beyond its last checkpoint is dropped."""
+        path = run_dir / "metrics.jsonl"
+        kept = [record for record in read_metrics(run_dir) if record["step"] <= after_step]
+        partial = path.with_suffix(".part")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        partial.rename(path)
+        self._file = path.open("a")
+        self._tensorboard = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
+
+    def write(self, record: Record) -> None:
+        """Append one record; it must have `step`, the other values must be numbers."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            for name, value in record.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+class StepWindow:
+    """Sums over the steps since the last record; loss and spread stay on the device until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(2, device=device)
+        self._steps = 0
+        self._restart_clock()
+
+    def add(self, output: StepOutput, wait_seconds: float) -> None:
+        """Count one step and the time that it waited for its crops."""
+        self._sums += torch.stack(output)
+        self._steps += 1
+        self._timed_steps += 1
+        self._wait_seconds += wait_seconds
+
+    def record(self, images_per_step: int, views: int = 2) -> Record:
+        """Return means over the window and start a new one. This waits for the device."""
+        loss, spread = (self._sums / self._steps).tolist()
+        seconds = time.perf_counter() - self._started
+        images_per_second = self._timed_steps * images_per_step / seconds
+        record = {
+            "loss": loss,
+            "output_std": spread,
+            "images_per_second": round(images_per_second, 1),
+            "views_per_second": round(images_per_second * views, 1),
+            "wait_percent": round(100 * self._wait_seconds / seconds, 1),
+        }
+        self._sums.zero_()
+        self._steps = 0
+        self._restart_clock()
+        return record
+
+    def pause(self) -> "_Pause":
+        """Return a context whose time does not count: evaluation, saving."""
+        return _Pause(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, so that a resumed run writes the very same means."""
+        return {"sums": self._sums.cpu(), "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the sums of a saved run; the clock starts now."""
+        self._sums.copy_(state["sums"])
+        self._steps = state["steps"]
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self._timed_steps = 0
+        self._wait_seconds = 0.0
+        self._started = time.perf_counter()
+
+
+class _Pause:
+    def __init__(self, window: StepWindow) -> None:
+        self._window = window
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._window._started += time.perf_counter() - self._since

@@ -1,0 +1,67 @@
+"""metrics.jsonl of one or several runs → curves as one PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from simsiam.train.metrics import read_metrics
+
+_PANELS = (
+    ("loss", "loss (−1 is the optimum)"),
+    ("output_std", "output std (dashed: 1/√d)"),
+    ("learning_rate", "learning rate"),
+    ("knn", "kNN accuracy"),
+    ("images_per_second", "images/s"),
+    ("wait_percent", "waiting for data, %"),
+)
+
+
+def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Draw loss, output std, learning rate, kNN accuracy and speed against epochs; one colour a run.
+
+    Raises ValueError when a folder holds no metrics.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # files only; no display is needed
+    from matplotlib import pyplot
+
+    runs = {run_dir: read_metrics(run_dir) for run_dir in run_dirs}
+    for run_dir, records in runs.items():
+        if not records:
+            raise ValueError(f"{run_dir} holds no metrics.jsonl with a line in it; give a run folder.")
+    figure, axes = pyplot.subplots(2, 3, figsize=(14, 7), layout="constrained")
+    for axis, (name, title) in zip(axes.flat, _PANELS, strict=True):
+        for run_dir, records in runs.items():
+            points = [(record["epoch"], record[name]) for record in records if name in record]
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True),
+                    label=run_dir.name,
+                    marker="o" if len(points) < 30 else None,
+                    ms=3,
+                )
+            if name == "output_std" and (width := _projection_dim(run_dir)):
+                axis.axhline(width**-0.5, linestyle="--", color="gray", linewidth=1)
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        if name not in ("loss", "learning_rate") and axis.lines:
+            axis.set_ylim(bottom=0)
+        if not axis.lines:
+            axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="gray")
+    if len(runs) > 1:
+        axes.flat[0].legend(fontsize="small")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.part")
+    figure.savefig(partial, format="png", dpi=110)
+    partial.rename(out)
+    pyplot.close(figure)
+    return out
+
+
+def _projection_dim(run_dir: Path) -> int | None:
+    import yaml
+
+    try:
+        return yaml.safe_load((run_dir / "config.yaml").read_text())["model"]["projection_dim"]
+    except (OSError, KeyError):
+        return None

@@ -1,0 +1,47 @@
+"""Device and precision by name → the torch device, dtype and autocast that the network runs in."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
+
+import torch
+
+from simsiam.train.config import DeviceName, PrecisionName
+
+
+class Arithmetic(NamedTuple):
+    """How the network computes. Weights, batch-norm statistics and the loss are float32 in every case."""
+
+    device: torch.device
+    name: Literal["bf16", "tf32", "fp32"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the views."""
+        return torch.bfloat16 if self.name == "bf16" else torch.float32
+
+    def autocast(self) -> AbstractContextManager:
+        """Return the context that the network's forward pass runs in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.name == "bf16" else nullcontext()
+
+
+def open_device(name: DeviceName) -> torch.device:
+    """Return the device; raises ValueError when a GPU is asked for and there is none."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch sees no GPU"
+        raise ValueError(f"--device cuda was asked for, but {why}; use --device cpu, or run simsiam doctor.")
+    return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
+
+
+def choose_arithmetic(device: torch.device, name: PrecisionName) -> Arithmetic:
+    """Settle what `auto` means on this device, and set PyTorch's own switches to it.
+
+    Raises ValueError when the device lacks what is asked for.
+    """
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name == "tf32" and device.type != "cuda":
+        raise ValueError("--precision tf32 is a GPU's arithmetic; on a CPU use fp32 or bf16.")
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    return Arithmetic(device, name)

@@ -1,0 +1,250 @@
+"""Configuration → a pretrained encoder in a run folder: the main job."""
+
+import itertools
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from simsiam.model.resnet import resnet
+from simsiam.model.simsiam import SimSiam
+from simsiam.pipeline.loader import CropLoader, choose_backend, open_loader
+from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.source import Source, open_source
+from simsiam.train.checkpoint import save_checkpoint
+from simsiam.train.config import PretrainConfig, to_tree
+from simsiam.train.console import TrainingConsole, show_progress
+from simsiam.train.environment import available_cores
+from simsiam.train.evaluation.features import CenterCrop, extract_features
+from simsiam.train.evaluation.knn import knn_accuracy
+from simsiam.train.metrics import MetricsLog, StepWindow, read_metrics, summarize
+from simsiam.train.optimizer import make_optimizer, set_learning_rate
+from simsiam.train.plots import plot_runs
+from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
+from simsiam.train.run_folder import open_run_folder, write_atomically
+from simsiam.train.step import train_step
+
+VIEWS = 2
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal, after it had been saved; `signal_number` says which."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+
+def build_model(config: PretrainConfig) -> SimSiam:
+    """Return the model of a configuration with fresh weights, on the CPU; the same seed gives the same weights."""
+    torch.manual_seed(config.seed)
+    model = config.model
+    return SimSiam(
+        resnet(model.arch, model.stem, views=VIEWS),
+        projection_dim=model.projection_dim,
+        prediction_hidden=model.prediction_hidden,
+        projector_layers=model.projector_layers,
+        views=VIEWS,
+    )
+
+
+def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) -> dict[str, Any]:
+    """Train to the end or to `max_steps`, going on from a checkpoint where asked, and return the summary.
+
+    Raises ValueError for settings that can't work, before anything is written; Interrupted after SIGINT or SIGTERM.
+    """
+    if config.data.path is None:
+        raise ValueError("No images were named; give --data.path with a folder of images or a .beton file.")
+    arithmetic = choose_arithmetic(open_device(config.device), config.precision)
+    device = arithmetic.device
+    _make_deterministic(config.deterministic)
+    workers = available_cores() if config.data.workers is None else config.data.workers
+    with show_progress(console, "Looking at the images", "files") as progress:
+        source = open_source(config.data.path, progress=progress)
+    plan = CropPlan(source, config.augmentation, config.data.size, config.batch_size, config.seed, VIEWS)
+    monitor = _Monitor(config, arithmetic, workers)
+    run = open_run_folder(config, default_run_dir)
+
+    model = build_model(config).to(device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, config.optimizer, config.batch_size)
+    step, last_step = 0, _last_step(config, len(plan))
+    window = StepWindow(device)
+    if run.state is not None:
+        model.load_state_dict(run.state["model"])
+        optimizer.load_state_dict(run.state["optimizer"])
+        window.load_state_dict(run.state["window"])
+        step = run.state["step"]
+    network = torch.compile(model, mode=config.compile, fullgraph=True) if config.compile != "off" else model
+
+    log = MetricsLog(run.path, config.log.tensorboard, after_step=step)
+    loader = _open_loader(config, plan, device, workers, console)
+    _announce(console, config, run.path, run.resumed_from, source, arithmetic, step, last_step)
+
+    def save() -> None:
+        state = {
+            "format": 1,
+            "config": to_tree(config),
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "window": window.state_dict(),
+        }
+        with window.pause():
+            save_checkpoint(state, run.checkpoints, step, config.checkpoint.keep)
+
+    def measure_knn_if_due() -> None:
+        due = step in (0, last_step) or (config.knn.every_epochs and step % (config.knn.every_epochs * len(plan)) == 0)
+        if not (monitor.wanted and due) or any(
+            record["step"] == step and "knn" in record for record in read_metrics(run.path)
+        ):
+            return
+        with window.pause():
+            accuracy = monitor.accuracy(model.encoder)
+        log.write({"step": step, "epoch": step / len(plan), "knn": accuracy})
+        when = f"after epoch {step / len(plan):g}" if step else "at random initialisation"
+        live.say(f"kNN accuracy {when}: {100 * accuracy:.2f} %")
+
+    # A signal lets the running step finish, then the run is saved; until the next save a kill costs at most the steps
+    # since the last one. A run killed between saving and measuring measures when it is resumed.
+    try:
+        with TrainingConsole(console, step, last_step) as live, _StopSignals() as signals:
+            measure_knn_if_due()
+            model.train()
+            for epoch in itertools.count(step // len(plan)):
+                if step >= last_step:
+                    break
+                rate = set_learning_rate(optimizer, config.optimizer, config.batch_size, epoch, config.epochs)
+                crops_of_epoch = loader.epoch(epoch, first_step=step % len(plan))
+                while step < last_step:
+                    asked = time.perf_counter()
+                    crops = next(crops_of_epoch, None)
+                    if crops is None:
+                        break
+                    wait_seconds = time.perf_counter() - asked
+                    output = train_step(crops, network, optimizer, arithmetic, config.data.mean, config.data.std)
+                    step += 1
+                    window.add(output, wait_seconds)
+                    live.step(step)
+                    if step % config.log.every_steps == 0 or step == last_step:
+                        record = {
+                            "step": step,
+                            "epoch": step / len(plan),
+                            **window.record(config.batch_size, VIEWS),  # waits for the device
+                            "learning_rate": rate,
+                            "predictor_learning_rate": optimizer.param_groups[1]["lr"],
+                        }
+                        if not math.isfinite(record["loss"]):
+                            raise RuntimeError(
+                                f"The loss is {record['loss']} at step {step}; the last good state is in"
+                                f" {run.checkpoints}. Try a smaller --optimizer.base-lr, or --precision fp32."
+                            )
+                        log.write(record)
+                        live.record(record, healthy_std=config.model.projection_dim**-0.5)
+                    if signals.received:
+                        save()
+                        raise Interrupted(signals.received)
+                    every = config.checkpoint.every_steps
+                    if every and step % every == 0 and step % len(plan):
+                        save()
+                if step == last_step or (epoch + 1) % config.checkpoint.every_epochs == 0:
+                    save()
+                measure_knn_if_due()
+    finally:
+        loader.close()
+        log.close()
+    summary = summarize(read_metrics(run.path))
+    write_atomically(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    plot_runs([run.path], run.path / "plots" / "curves.png")
+    return summary
+
+
+class _Monitor:
+    """The kNN monitor: opens its images before the run starts, so that a wrong path is told at once."""
+
+    def __init__(self, config: PretrainConfig, arithmetic: Arithmetic, workers: int) -> None:
+        knn, data = config.knn, config.data
+        self.wanted = knn.train is not None
+        if knn.train is None or knn.test is None:
+            return
+        self._sources = open_source(knn.train), open_source(knn.test)
+        for path, source in zip((knn.train, knn.test), self._sources, strict=True):
+            if source.labels.min() < 0:
+                raise ValueError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
+        short_side = knn.short_side or round(data.size * 256 / 224)
+        self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
+        self._k, self._temperature = knn.k, knn.temperature
+        self._arithmetic, self._workers = arithmetic, workers
+
+    def accuracy(self, encoder: torch.nn.Module) -> float:
+        train, test = (
+            extract_features(encoder, source, self._transform, self._arithmetic, self._workers)
+            for source in self._sources
+        )
+        return knn_accuracy(train, test, self._k, self._temperature)
+
+
+class _StopSignals:
+    """Remembers the first SIGINT or SIGTERM; a second one acts at once, as if we were not here."""
+
+    received: int | None = None
+
+    def __enter__(self) -> "_StopSignals":
+        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _last_step(config: PretrainConfig, steps_per_epoch: int) -> int:
+    whole_run = config.epochs * steps_per_epoch
+    return whole_run if config.max_steps is None else min(whole_run, config.max_steps)
+
+
+def _make_deterministic(deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def _open_loader(
+    config: PretrainConfig, plan: CropPlan, device: torch.device, workers: int, console: Console
+) -> CropLoader:
+    backend = config.data.backend
+    if backend == "auto":
+        backend, reason = choose_backend(plan, device)
+        console.print(f"Loader backend: {backend}, since {reason}.", highlight=False)
+    with show_progress(console, "Opening the loader", "images") as progress:
+        return open_loader(backend, plan, device, workers, progress=progress)
+
+
+def _announce(
+    console: Console,
+    config: PretrainConfig,
+    run_dir: Path,
+    resumed_from: Path | None,
+    source: Source,
+    arithmetic: Arithmetic,
+    step: int,
+    last_step: int,
+) -> None:
+    rate = config.optimizer.base_lr * config.batch_size / 256
+    broken = f", {len(source.broken)} broken ones left out" if source.broken else ""
+    for line in (
+        f"Images: {len(source):,} in {config.data.path}{broken}",
+        f"Model: {config.model.arch}, {config.model.stem} stem, {arithmetic.name} on {arithmetic.device}",
+        f"Learning rate: {rate:g} = {config.optimizer.base_lr:g} × {config.batch_size} / 256",
+        f"Run folder: {run_dir}" + (f", going on from {resumed_from.name}" if resumed_from else ""),
+        f"Steps: {step:,} done of {last_step:,}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

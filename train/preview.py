@@ -1,0 +1,97 @@
+"""Images and an augmentation → a contact sheet: originals, crops and views side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from simsiam.kernels.augment import augment_views
+from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.loader import Backend, choose_backend, open_loader
+from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.source import Source
+
+_GAP = 6
+_HEADER = 18
+_COLUMNS = ("original", "crop 1", "crop 2", "view 1", "view 2")
+
+
+def preview(
+    source: Source,
+    out: Path,
+    *,
+    augmentation: Augmentation,
+    size: int = 224,
+    count: int = 8,
+    seed: int = 0,
+    epoch: int = 0,
+    backend: Backend = "auto",
+    device: torch.device | None = None,
+) -> Path:
+    """Write a PNG with one row an image: the original with its two boxes, the two crops, the two augmented views.
+
+    These are the very crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
+    Raises ValueError when `count` is larger than the source.
+    """
+    device = device or torch.device("cpu")
+    plan = CropPlan(source, augmentation, size, count, seed)
+    if backend == "auto":
+        backend, _ = choose_backend(plan, device)
+    loader = open_loader(backend, plan, device, workers=0)
+    try:
+        crops = next(iter(loader.epoch(epoch)))
+    finally:
+        loader.close()
+    draws = crops.draws
+    views = augment_views(
+        crops.pixels,
+        draws.flip,
+        draws.jitter,
+        draws.order,
+        draws.gray,
+        draws.sigma,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
+    pictures = (views.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu().numpy()
+    rows = []
+    for row, index in enumerate(crops.index.tolist()):
+        original = _with_boxes(source.decode(index), draws.crop[row].tolist(), size)
+        cut = crops.pixels[row].cpu().numpy()
+        rows.append([original, cut[0], cut[1], pictures[row], pictures[row + count]])
+    return _write_sheet(rows, size, out)
+
+
+def _with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[int]], size: int) -> np.ndarray:
+    """Fit an image into a square and draw each view's crop box on it."""
+    image = Image.fromarray(pixels)
+    scale = size / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    draw = ImageDraw.Draw(image)
+    for (top, left, height, width), color in zip(boxes, ("red", "cyan"), strict=True):
+        draw.rectangle(
+            [left * scale, top * scale, (left + width) * scale - 1, (top + height) * scale - 1],
+            outline=color,
+            width=max(1, size // 112),
+        )
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return np.asarray(square)
+
+
+def _write_sheet(rows: Sequence[Sequence[np.ndarray]], size: int, out: Path) -> Path:
+    pitch = size + _GAP
+    sheet = Image.new("RGB", (len(_COLUMNS) * pitch + _GAP, len(rows) * pitch + _GAP + _HEADER), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(_COLUMNS):
+        draw.text((_GAP + column * pitch, 3), title, fill="black")
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            sheet.paste(Image.fromarray(picture), (_GAP + column * pitch, _HEADER + _GAP + row * pitch))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.part")
+    sheet.save(partial, format="png")
+    partial.rename(out)
+    return out
