@@ -22,8 +22,8 @@ class ResNet(torchvision_resnet.ResNet):
     """torchvision's ResNet up to global average pooling.
 
     Its state has torchvision's names, less `fc.*`. Convolutions start from Kaiming's normal (fan-out), batch
-    norms from 1 and 0, and the last batch norm of every residual block from 0, so that a block starts as the
-    identity (`zero_init_residual`, arXiv 1706.02677 §5.1).
+    norms from 1 and 0; with `zero_init_residual` the last batch norm of every residual block starts from 0, so
+    that a block starts as the identity (arXiv 1706.02677 §5.1).
 
     `forward` takes (n, 3, height, width) and returns (n, feature_dim); in training mode n must be a multiple
     of `views`, view-major (see `PerViewBatchNorm2d`).
@@ -38,12 +38,13 @@ class ResNet(torchvision_resnet.ResNet):
         stages: list[int],
         stem: Literal["imagenet", "cifar"],
         views: int,
+        zero_init_residual: bool,
     ) -> None:
         super().__init__(
             block,
             stages,
             num_classes=1,
-            zero_init_residual=True,
+            zero_init_residual=zero_init_residual,
             norm_layer=partial(PerViewBatchNorm2d, views=views),
         )
         self.feature_dim = 512 * block.expansion
@@ -80,7 +81,12 @@ class ResNet(torchvision_resnet.ResNet):
         }
 
 
-def resnet(arch: str, stem: Literal["imagenet", "cifar"] = "imagenet", views: int = 2) -> ResNet:
+def resnet(
+    arch: str,
+    stem: Literal["imagenet", "cifar"] = "imagenet",
+    views: int = 2,
+    zero_init_residual: bool = True,
+) -> ResNet:
     """Build a ResNet encoder with fresh weights.
 
     Args:
@@ -89,6 +95,9 @@ def resnet(arch: str, stem: Literal["imagenet", "cifar"] = "imagenet", views: in
         stem: `imagenet` is a 7×7 convolution of stride 2 and max-pooling; `cifar` a 3×3 convolution of stride
             1 without max-pooling, for images of about 32 px (arXiv 2011.10566, App. D).
         views: Views per batch that batch norm keeps apart in training mode; 1 is plain batch norm.
+        zero_init_residual: Start the last batch norm of every residual block from 0, as the reference does. The
+            fresh network then sees an image only at its shortcuts' strides, every 32nd pixel with the ImageNet
+            stem: fine at 224 px, but a corner and little else at 32 px.
 
     Raises:
         ValueError: `arch` or `stem` is none of these, or `views` is below 1.
@@ -100,4 +109,4 @@ def resnet(arch: str, stem: Literal["imagenet", "cifar"] = "imagenet", views: in
     if stem not in ("imagenet", "cifar"):
         raise ValueError(f"There is no stem {stem!r}: choose imagenet or cifar.")
     block, stages = _STAGES[arch]
-    return ResNet(block, stages, stem, views)
+    return ResNet(block, stages, stem, views, zero_init_residual)

@@ -76,6 +76,11 @@ class Beton:
         return self._classes
 
     @property
+    def broken(self) -> Sequence[tuple[str, str]]:
+        """Empty: what can't be read was left out when the file was written; the manifest lists it."""
+        return ()
+
+    @property
     def manifest(self) -> Manifest | None:
         """What the conversion recorded, if the file has a manifest."""
         return self._manifest

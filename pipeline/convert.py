@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -36,16 +36,6 @@ class Conversion:
     """Wall time of the whole conversion."""
     skipped: list[tuple[str, str]]
     """Name and reason of every image that was left out."""
-
-
-@runtime_checkable
-class Scanned(Protocol):
-    """A source that knows of images it can't read, besides the ones it counts."""
-
-    @property
-    def broken(self) -> Sequence[tuple[str, str]]:
-        """Name and reason of each."""
-        ...
 
 
 class _Settings(NamedTuple):
@@ -90,7 +80,7 @@ def convert(
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     _check(settings, workers, len(source))
     _make_folder(out.parent)
-    skipped = list(source.broken) if isinstance(source, Scanned) else []
+    skipped = list(source.broken)
     names, labels = [], source.labels
     results = ordered_map(partial(_encode, source, settings), len(source), workers, source.name)
     with BetonWriter(out, len(source), overwrite=overwrite) as writer, contextlib.closing(results):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # the command line reads the backends' names from here, and m
 Backend = Literal["auto", "torch", "resident", "synthetic"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
+# The resident backend crops by dense matrix products, whose cost grows with the image's side.
+_SMALL_SIDE = 128
+
 
 class Crops(NamedTuple):
     """One step's input: N images of this rank in V views, on the device."""
@@ -57,10 +60,10 @@ def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
     """Return the backend that `auto` stands for, and why, in words for the user."""
     from simsiam.pipeline.resident_loader import RESIDENT_LIMIT_BYTES, resident_bytes
 
-    needed = resident_bytes(plan.source)
-    if needed <= RESIDENT_LIMIT_BYTES:
-        return "resident", f"all {len(plan.source)} decoded images take only {needed / 2**20:.0f} MiB"
-    return "torch", "it runs anywhere; the images are too many or too large to be kept decoded"
+    needed, largest_side = resident_bytes(plan.source), int(plan.source.sizes.max())
+    if needed <= RESIDENT_LIMIT_BYTES and largest_side <= _SMALL_SIDE:
+        return "resident", f"all {len(plan.source):,} decoded images take only {needed / 2**20:.0f} MiB"
+    return "torch", "it runs anywhere, and the images are too many or too large to be kept decoded"
 
 
 def open_loader(

@@ -29,6 +29,11 @@ class Source(Protocol):
         """Class names by label; empty when the images are unlabelled."""
         ...
 
+    @property
+    def broken(self) -> Sequence[tuple[str, str]]:
+        """What was left out when the source was opened, as (name, reason); these have no number."""
+        ...
+
     def __len__(self) -> int:
         """Number of readable images."""
         ...

@@ -1,8 +1,10 @@
 """The reference backend: Pillow decodes and crops in worker processes; runs anywhere."""
 
+import contextlib
 import re
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.draw import Draws
 from simsiam.pipeline.loader import Crops
 from simsiam.pipeline.plan import CropPlan
@@ -51,10 +54,8 @@ class TorchLoader:
         # death of a worker is noticed in next(), a few seconds later, where we can say which image it was.
         handler = signal.getsignal(signal.SIGCHLD)
         batches = iter(self._loader)
-        try:
+        with contextlib.suppress(ValueError):  # not in the main thread, where no handler was set either
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-        except ValueError:  # not in the main thread, where no handler was set either
-            pass
         while True:
             try:
                 batch = next(batches)
@@ -62,6 +63,8 @@ class TorchLoader:
                 return
             except RuntimeError as error:
                 raise self._explain(error) from None
+            if isinstance(batch, ImageError):
+                raise ImageError(*batch.args)  # anew: a raised local would keep this frame, and the workers, alive
             yield batch.to(self._device)
 
     def close(self) -> None:
@@ -100,8 +103,15 @@ class _StepReader(Dataset):
         self._plan = plan
         self._reading = reading
 
-    def __getitem__(self, position: tuple[int, int]) -> Crops:
-        plan, (epoch, step) = self._plan, position
+    # An error is handed over as an item, since PyTorch would wrap its message into the worker's traceback.
+    def __getitem__(self, position: tuple[int, int]) -> Crops | ImageError:
+        try:
+            return self._crops(*position)
+        except ImageError as error:
+            return error
+
+    def _crops(self, epoch: int, step: int) -> Crops:
+        plan = self._plan
         worker = get_worker_info()
         slot = worker.id if worker else 0
         index = plan.indices(epoch, step)
@@ -128,5 +138,5 @@ def _crop(image: npt.NDArray[np.uint8], box: npt.NDArray[np.int32], size: int) -
     return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _as_it_is(batch: Crops) -> Crops:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -43,7 +43,8 @@ def bench_loaders(
     plan = CropPlan(open_source(source_path), Augmentation(), size, batch_size)
     workers = available_cores() if workers is None else workers
     results = []
-    for backend in dict.fromkeys([*backends, "synthetic"]):
+    asked: list[Backend] = [*backends, "synthetic"]
+    for backend in dict.fromkeys(asked):
         chosen = choose_backend(plan, where)[0] if backend == "auto" else backend
         loader = open_loader(chosen, plan, where, workers)
         try:

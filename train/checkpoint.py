@@ -30,7 +30,8 @@ def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int) -
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(folder)
-    for old in list_checkpoints(folder)[keep:]:
+    killed_while_writing = folder.glob("step-*.part")
+    for old in [*list_checkpoints(folder)[keep:], *killed_while_writing]:
         old.unlink(missing_ok=True)
     return path
 
@@ -55,7 +56,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Load the newest checkpoint that is valid, with a warning for every newer one that isn't; None if there is none."""
+    """Load the newest valid checkpoint, with a warning for every newer one that isn't; None if there is none."""
     for path in list_checkpoints(folder):
         try:
             return path, load_checkpoint(path)

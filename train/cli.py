@@ -61,7 +61,9 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return FAILED
     last_frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    if not last_frame.f_globals["__name__"].startswith("simsiam.") and not isinstance(error, ImageError):
+    # The package, not the module's name: that is `__main__` under `python -m simsiam.train.cli`.
+    package = last_frame.f_globals.get("__package__") or ""
+    if package.partition(".")[0] != "simsiam" and not isinstance(error, ImageError):
         return None
     if isinstance(error, (ImageError, RuntimeError)):
         return FAILED

@@ -22,6 +22,8 @@ from simsiam.train.console import show_progress
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes of every command."""
 
+_REFERENCE_AUGMENTATION = Augmentation()
+
 
 def doctor() -> int:
     """Show versions, devices and backends, what is missing, and how to get it. Exit code 1 if something is wrong."""
@@ -104,8 +106,8 @@ def preview(
     count: int = 8,
     seed: int = 0,
     epoch: int = 0,
-    backend: Backend = "auto",
-    augmentation: Augmentation = Augmentation(),
+    backend: Backend = "torch",
+    augmentation: Augmentation = _REFERENCE_AUGMENTATION,
 ) -> None:
     """Draw originals, crops and augmented views side by side: what the encoder will be shown.
 

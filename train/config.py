@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,8 @@ class ModelConfig:
     """Encoder."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """First layers: 7×7 stride 2 and max-pooling, or 3×3 stride 1 for images of about 32 pixels."""
+    zero_init_residual: bool = True
+    """Start every residual block as the identity, as the reference does; see `simsiam.model.resnet`."""
     projector_layers: Literal[2, 3] = 3
     """Layers of the projection MLP; the paper has 3 on ImageNet and 2 on CIFAR-10."""
     projection_dim: int = 2048
@@ -180,7 +181,13 @@ class PretrainConfig:
             raise ValueError(f"max_steps is {self.max_steps}; give 1 or more, or leave it out.")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 2**63 − 1.")
+        if self.knn.short_side is not None and self.knn.short_side < self.data.size:
+            raise ValueError(
+                f"knn.short_side is {self.knn.short_side}, less than data.size, {self.data.size}; give at least that."
+            )
 
+
+_RECIPES = Path(__file__).parent / "recipes"
 
 # What a resumed run must share with the run it goes on from; the rest (paths, workers, logging, …) may change.
 _IDENTITY = ("epochs", "batch_size", "seed", "precision", "model", "augmentation", "optimizer")
@@ -189,7 +196,7 @@ _DATA_IDENTITY = ("size", "mean", "std")
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the package."""
-    return sorted(item.name.removesuffix(".yaml") for item in _recipes().iterdir() if item.name.endswith(".yaml"))
+    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
 
 
 def recipe_file(name: str) -> Path:
@@ -203,7 +210,7 @@ def recipe_file(name: str) -> Path:
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         return path
     if name in recipe_names():
-        return Path(str(_recipes() / f"{name}.yaml"))
+        return _RECIPES / f"{name}.yaml"
     nearest = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.3)
     suggestion = f" Did you mean {nearest[0]}?" if nearest else ""
     raise ValueError(
@@ -219,8 +226,10 @@ def load_config(file: Path) -> PretrainConfig:
         raise ValueError(f"{file} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{file} must hold keys and values, as the recipes do.")
+    sections = {field.name for field in dataclasses.fields(PretrainConfig) if dataclasses.is_dataclass(field.type)}
+    settings = {key: value for key, value in tree.items() if not (value is None and key in sections)}  # `model:` alone
     # The YAML goes through the same parser as the command line, so it is checked the same way.
-    return parse_options(list(_options(tree)), PretrainConfig(), prog=f"simsiam pretrain {file}")
+    return parse_options(list(_options(settings)), PretrainConfig(), prog=f"simsiam pretrain {file}")
 
 
 def parse_options(options: Sequence[str], default: PretrainConfig, prog: str) -> PretrainConfig:
@@ -250,11 +259,6 @@ def identity_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -
 
     was, now = decisive(saved), decisive(current)
     return [f"{key} was {was.get(key)}, now {now.get(key)}" for key in now if was.get(key) != now.get(key)]
-
-
-def _recipes():
-    # A namespace package has no file of its own to stand beside, so the folder is found through the package.
-    return resources.files("simsiam.train") / "recipes"
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

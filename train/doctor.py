@@ -1,4 +1,4 @@
-"""This machine → what works here, what is missing, and the exact way to get it."""
+"""A machine → what works on it, what is missing, and the exact way to get it."""
 
 import importlib
 import importlib.util
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
 from simsiam.train.environment import describe_environment, package_version
 
@@ -38,9 +39,9 @@ def report(console: Console) -> bool:
     """Print the findings and return whether there is no problem among them."""
     findings = examine()
     for finding in findings:
-        console.print(f"{_SYMBOLS[finding.state]} {finding.what}", highlight=False)
+        console.print(f"{_SYMBOLS[finding.state]} {escape(finding.what)}", highlight=False, soft_wrap=True)
         if finding.advice:
-            console.print(f"        → {finding.advice}", highlight=False, markup=False)
+            console.print(f"        → {finding.advice}", highlight=False, markup=False, soft_wrap=True)
     return not any(finding.state == "problem" for finding in findings)
 
 
@@ -67,7 +68,7 @@ def _backends() -> Iterator[Finding]:
     yield _importable(
         "ffcv",
         "FFCV (an independent reader to check .beton files against; ours needs nothing)",
-        "apt-get install pkg-config libturbojpeg0-dev libopencv-imgproc-dev, then see install-ffcv in the Makefile",
+        "in a clone of the project, as root: make install",
     )
     apex = importlib.util.find_spec("apex")
     if apex and importlib.util.find_spec("apex.optimizers") is None:

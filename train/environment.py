@@ -1,4 +1,4 @@
-"""This machine and its software → what a result must be quoted with."""
+"""Machine and software → what a result must be quoted with."""
 
 import importlib.metadata
 import os

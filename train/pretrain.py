@@ -46,7 +46,7 @@ def build_model(config: PretrainConfig) -> SimSiam:
     torch.manual_seed(config.seed)
     model = config.model
     return SimSiam(
-        resnet(model.arch, model.stem, views=VIEWS),
+        resnet(model.arch, model.stem, VIEWS, model.zero_init_residual),
         projection_dim=model.projection_dim,
         prediction_hidden=model.prediction_hidden,
         projector_layers=model.projector_layers,
@@ -71,7 +71,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
     monitor = _Monitor(config, arithmetic, workers)
     run = open_run_folder(config, default_run_dir)
 
-    model = build_model(config).to(device, memory_format=torch.channels_last)
+    model = build_model(config).to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config.optimizer, config.batch_size)
     step, last_step = 0, _last_step(config, len(plan))
     window = StepWindow(device)
@@ -96,6 +96,8 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
             "window": window.state_dict(),
         }
         with window.pause():
+            if not all(value.isfinite().all() for value in state["model"].values()):
+                raise RuntimeError(_diverged("A weight is not finite", step, run.checkpoints))
             save_checkpoint(state, run.checkpoints, step, config.checkpoint.keep)
 
     def measure_knn_if_due() -> None:
@@ -140,10 +142,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
                             "predictor_learning_rate": optimizer.param_groups[1]["lr"],
                         }
                         if not math.isfinite(record["loss"]):
-                            raise RuntimeError(
-                                f"The loss is {record['loss']} at step {step}; the last good state is in"
-                                f" {run.checkpoints}. Try a smaller --optimizer.base-lr, or --precision fp32."
-                            )
+                            raise RuntimeError(_diverged(f"The loss is {record['loss']}", step, run.checkpoints))
                         log.write(record)
                         live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     if signals.received:
@@ -205,6 +204,13 @@ class _StopSignals:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         signal.signal(number, signal.SIG_DFL)
+
+
+def _diverged(what: str, step: int, checkpoints: Path) -> str:
+    return (
+        f"{what} at step {step}; the last good state is in {checkpoints}."
+        " Try a smaller --optimizer.base-lr, or --precision fp32."
+    )
 
 
 def _last_step(config: PretrainConfig, steps_per_epoch: int) -> int:

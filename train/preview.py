@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.draw import Augmentation
-from simsiam.pipeline.loader import Backend, choose_backend, open_loader
+from simsiam.pipeline.loader import Backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source
 
@@ -27,18 +27,18 @@ def preview(
     count: int = 8,
     seed: int = 0,
     epoch: int = 0,
-    backend: Backend = "auto",
+    backend: Backend = "torch",
     device: torch.device | None = None,
 ) -> Path:
     """Write a PNG with one row an image: the original with its two boxes, the two crops, the two augmented views.
 
     These are the very crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
-    Raises ValueError when `count` is larger than the source.
+    Raises ValueError when `count` is below 1 or larger than the source.
     """
     device = device or torch.device("cpu")
+    if not 1 <= count <= len(source):
+        raise ValueError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
     plan = CropPlan(source, augmentation, size, count, seed)
-    if backend == "auto":
-        backend, _ = choose_backend(plan, device)
     loader = open_loader(backend, plan, device, workers=0)
     try:
         crops = next(iter(loader.epoch(epoch)))

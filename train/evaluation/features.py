@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from simsiam.model.resnet import ResNet, resnet
+from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.source import Source
 from simsiam.train.checkpoint import load_checkpoint, newest_checkpoint
 from simsiam.train.precision import Arithmetic
@@ -66,8 +67,15 @@ def extract_features(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """Run `encoder` in eval mode over every image of `source` in order; its mode is as before afterwards."""
-    loader = DataLoader(_CenterCrops(source, transform), batch_size=batch_size, num_workers=workers)
+    """Run `encoder` in eval mode over every image of `source` in order; its mode is as before afterwards.
+
+    Raises ImageError naming an image that can't be decoded, and ValueError when the crop would reach past the images.
+    """
+    if transform.short_side < transform.size:
+        raise ValueError(
+            f"The short side {transform.short_side} is below the crop's {transform.size} pixels; give at least those."
+        )
+    loader = DataLoader(_CenterCrops(source, transform), batch_size=batch_size, num_workers=workers, collate_fn=_stack)
     mean = torch.tensor(transform.mean, device=arithmetic.device).view(3, 1, 1) * 255
     std = torch.tensor(transform.std, device=arithmetic.device).view(3, 1, 1) * 255
     # The modes are kept module by module: a frozen part may be in eval mode inside a training model.
@@ -76,6 +84,8 @@ def extract_features(
     vectors = []
     try:
         for pixels in loader:
+            if isinstance(pixels, ImageError):
+                raise ImageError(*pixels.args)  # anew: a raised local would keep this frame, and the workers, alive
             images = (pixels.to(arithmetic.device).permute(0, 3, 1, 2).float() - mean) / std
             with arithmetic.autocast():
                 output = encoder(images.contiguous(memory_format=torch.channels_last))
@@ -95,8 +105,21 @@ class _CenterCrops(Dataset):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        return center_crop(self._source.decode(index), self._transform.size, self._transform.short_side)
+    # An error is handed over as an item, since PyTorch would wrap its message into the worker's traceback.
+    def __getitem__(self, index: int) -> np.ndarray | ImageError:
+        try:
+            return center_crop(self._source.decode(index), self._transform.size, self._transform.short_side)
+        except ImageError as error:
+            return error
+
+
+def _stack(crops: list[np.ndarray | ImageError]) -> torch.Tensor | ImageError:
+    arrays = []
+    for crop in crops:
+        if isinstance(crop, ImageError):
+            return crop
+        arrays.append(crop)
+    return torch.from_numpy(np.stack(arrays))
 
 
 def center_crop(pixels: np.ndarray, size: int, short_side: int) -> np.ndarray:

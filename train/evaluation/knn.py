@@ -51,14 +51,14 @@ def evaluate_checkpoint(
     """Return the kNN accuracy, 0 … 1, of a checkpoint's encoder; `size` and `short_side` are by default the run's."""
     encoder, config = load_encoder(checkpoint)
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
-    encoder.to(arithmetic.device, memory_format=torch.channels_last)
+    encoder.to(arithmetic.device).to(memory_format=torch.channels_last)
     data = config["data"]
-    size = size or data["size"]
-    short_side = short_side or config["knn"]["short_side"] or round(size * 256 / 224)
-    transform = CenterCrop(size, short_side, tuple(data["mean"]), tuple(data["std"]))
+    crop = size or int(data["size"])
+    resized = short_side or config["knn"]["short_side"] or round(crop * 256 / 224)
+    transform = CenterCrop(crop, resized, tuple(data["mean"]), tuple(data["std"]))
     workers = available_cores() if workers is None else workers
-    features = [
+    bank, queries = (
         extract_features(encoder, open_source(path), transform, arithmetic, workers, progress=progress)
         for path in (train, test)
-    ]
-    return knn_accuracy(*features, k, temperature)
+    )
+    return knn_accuracy(bank, queries, k, temperature)

@@ -1,0 +1,63 @@
+# `make` lists what there is to make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The versions that the tests pass with; pyproject.toml allows newer ones.
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+SYSTEM_PACKAGES := $(shell cat docker/system-packages.txt)
+DEMO_DIR ?= runs/demo
+SOURCE ?= $(DEMO_DIR)/train.beton
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install check test demo bench docker system-packages
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+install: $(VENV)/installed ## create .venv with everything in it; system packages through apt-get when root
+
+check: install ## lint, formatting, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+test: install ## all tests that this machine can run
+	$(BIN)/pytest
+
+demo: install ## make images, convert, pretrain, evaluate, plot: a few minutes on two cores
+	$(BIN)/simsiam demo --out $(DEMO_DIR)
+
+bench: install ## images per second of the loaders: make bench SOURCE=folder or .beton (else the demo's)
+	@test -e $(SOURCE) || { echo "There is no $(SOURCE): run make demo first, or give SOURCE=."; exit 2; }
+	$(BIN)/simsiam bench loader --source $(SOURCE) --backends torch resident --size 64
+
+docker: ## build the training image
+	docker build -f docker/Dockerfile -t simsiam .
+
+system-packages:
+	@missing=""; for package in $(SYSTEM_PACKAGES); do \
+	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	else \
+	  echo "Missing system packages, without which FFCV can't be built:$$missing"; \
+	fi
+
+# The four source folders under the name they are installed as, for pyright.
+.links: Makefile
+	mkdir -p .links/simsiam
+	for package in pipeline model kernels train; do ln -sfn ../../$$package .links/simsiam/$$package; done
+	touch .links
+
+$(VENV)/installed: pyproject.toml Makefile docker/system-packages.txt | .links
+	@$(MAKE) --no-print-directory system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q $(TORCH)
+	$(BIN)/pip install -q -e '.[dev]'
+	PKG_CONFIG_PATH=$(CURDIR)/docker/ffcv $(BIN)/pip install -q -e '.[ffcv]' \
+	  || echo "FFCV could not be built (see above); going on without it: only the tests against FFCV need it."
+	touch $@

@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+
+from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.source import Source, open_source
+from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
+from simsiam.train.evaluation.features import CenterCrop, center_crop, extract_features, load_encoder
+from simsiam.train.precision import Arithmetic
+
+FP32 = Arithmetic(torch.device("cpu"), "fp32")
+TRANSFORM = CenterCrop(size=16, short_side=18, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+class Flat(nn.Module):
+    """Gives every pixel of its input as a feature, and notes how it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, affine=False)
+        self.calls = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls.append((self.training, torch.is_grad_enabled(), len(images)))
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        return images.flatten(1)
+
+
+@pytest.fixture(scope="module")
+def source(tiny_images: Path) -> Source:
+    return open_source(tiny_images / "test")
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(256, 256), (300, 500), (500, 300), (375, 501), (333, 250), (31, 97), (1000, 257), (257, 256), (8, 300)],
+)
+@pytest.mark.parametrize(("size", "short_side"), [(224, 256), (32, 32), (31, 36), (225, 256)])
+def test_center_crop_is_torchvisions(height: int, width: int, size: int, short_side: int) -> None:
+    pixels = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    reference = transforms.Compose([transforms.Resize(short_side), transforms.CenterCrop(size)])
+    expected = np.asarray(reference(Image.fromarray(pixels)))
+    cropped = center_crop(pixels, size, short_side)
+    assert cropped.dtype == np.uint8
+    assert np.array_equal(cropped, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_come_in_order_from_normalised_crops(source: Source, workers: int) -> None:
+    features = extract_features(Flat(), source, TRANSFORM, FP32, workers, batch_size=5)
+    assert features.vectors.shape == (16, 3 * 16 * 16) and features.vectors.dtype == torch.float32
+    assert features.labels.tolist() == source.labels.tolist()
+    reference = transforms.Compose(
+        [
+            transforms.Resize(18),
+            transforms.CenterCrop(16),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)),
+        ]
+    )
+    for index in range(16):
+        expected = reference(Image.fromarray(source.decode(index)))
+        torch.testing.assert_close(features.vectors[index].view(3, 16, 16), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_encoder_is_in_eval_mode_without_gradients_and_left_as_it_was(source: Source) -> None:
+    encoder = Flat().train()
+    encoder.norm.eval()  # a frozen part inside a training model
+    extract_features(encoder, source, TRANSFORM, FP32, 0, batch_size=7)
+    assert encoder.calls == [(False, False, 7), (False, False, 7), (False, False, 2)]
+    assert (encoder.training, encoder.norm.training) == (True, False)
+    encoder.eval()
+    extract_features(encoder, source, TRANSFORM, FP32, 0)
+    assert not encoder.training
+
+
+def test_encoder_is_left_as_it_was_when_an_image_fails(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Flat().train()
+    monkeypatch.setattr(encoder, "forward", lambda images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        extract_features(encoder, source, TRANSFORM, FP32, 0)
+    assert encoder.training
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_image_that_breaks_on_the_way_is_named_in_one_line(tiny_images: Path, tmp_path: Path, workers: int) -> None:
+    file = tmp_path / "a" / "1.jpg"
+    file.parent.mkdir()
+    file.write_bytes(next((tiny_images / "test").rglob("*.jpg")).read_bytes())
+    source = open_source(tmp_path)
+    file.write_bytes(b"overwritten since the scan")
+    with pytest.raises(ImageError, match=r"a/1\.jpg: not an image") as caught:
+        extract_features(Flat(), source, TRANSFORM, FP32, workers)
+    assert "\n" not in str(caught.value)
+
+
+def test_progress_is_told(source: Source) -> None:
+    calls = []
+    extract_features(
+        Flat(), source, TRANSFORM, FP32, 0, batch_size=6, progress=lambda done, total: calls.append((done, total))
+    )
+    assert calls == [(6, 16), (12, 16), (16, 16)]
+
+
+def test_bf16_features_come_back_as_float32(source: Source) -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
+    seen = []
+    encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    features = extract_features(encoder, source, TRANSFORM, Arithmetic(torch.device("cpu"), "bf16"), 0)
+    assert (seen, features.vectors.dtype) == ([torch.bfloat16], torch.float32)
+
+
+def test_crop_larger_than_the_resized_image_is_refused(source: Source) -> None:
+    with pytest.raises(ValueError, match="short side 15 is below the crop's 16 pixels"):
+        extract_features(Flat(), source, TRANSFORM._replace(short_side=15), FP32, 0)
+
+
+def test_encoder_comes_from_a_run_or_a_file(tiny_run: Path) -> None:
+    newest, older = list_checkpoints(tiny_run / "checkpoints")
+    for named, expected in ((tiny_run, newest), (newest, newest), (older, older)):
+        encoder, config = load_encoder(named)
+        assert config["data"]["size"] == 16
+        state = load_checkpoint(expected)["model"]
+        weights = encoder.state_dict()
+        assert {f"encoder.{name}" for name in weights} == {name for name in state if name.startswith("encoder.")}
+        assert all(torch.equal(value, state[f"encoder.{name}"]) for name, value in weights.items())
+
+
+def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"There is no checkpoint in .*checkpoints; give a run folder or a \.pt file"):
+        load_encoder(tmp_path)

@@ -1,0 +1,95 @@
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from simsiam.train.checkpoint import list_checkpoints
+from simsiam.train.evaluation import knn
+from simsiam.train.evaluation.features import Features
+from simsiam.train.evaluation.knn import evaluate_checkpoint, knn_accuracy
+
+
+def noisy(count: int, seed: int, spread: float = 1.5, classes: int = 5) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    centers = torch.randn(classes, 16, generator=torch.Generator().manual_seed(99))
+    lengths = torch.rand(count, 1, generator=generator) * 10 + 0.1
+    vectors = lengths * (centers[labels] + spread * torch.randn(count, 16, generator=generator))
+    return Features(vectors, labels)
+
+
+def by_hand(train: Features, test: Features, k: int, temperature: float) -> float:
+    """One query at a time, in float64."""
+    bank, correct = train.vectors.double().numpy(), 0
+    for query, label in zip(test.vectors.double().numpy(), test.labels.tolist(), strict=True):
+        cosine = bank @ query / np.linalg.norm(bank, axis=1) / np.linalg.norm(query)
+        votes: dict[int, float] = defaultdict(float)
+        for neighbour in np.argsort(-cosine)[:k]:
+            votes[int(train.labels[neighbour])] += math.exp(cosine[neighbour] / temperature)
+        correct += max(votes, key=lambda each: votes[each]) == label
+    return correct / len(test.labels)
+
+
+@pytest.mark.parametrize("k", [1, 7, 100, 300])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_accuracy_equals_the_definition(k: int, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "_CHUNK", 64)
+    train, test = noisy(300, seed=0), noisy(150, seed=1)
+    expected = by_hand(train, test, k, temperature)
+    assert 0.2 < expected < 0.95
+    assert knn_accuracy(train, test, k, temperature) == expected
+
+
+def test_separable_classes_are_told_apart() -> None:
+    assert knn_accuracy(noisy(100, 0, spread=0.01), noisy(50, 1, spread=0.01), k=10) == 1.0
+
+
+def test_features_without_information_are_at_chance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    train, test = (Features(torch.randn(2000, 8, generator=generator), torch.arange(2000) % 4) for _ in range(2))
+    assert knn_accuracy(train, test, k=20) == pytest.approx(0.25, abs=0.05)
+
+
+def test_k_is_cut_to_the_images_there_are() -> None:
+    train, test = noisy(20, seed=0), noisy(30, seed=1)
+    assert knn_accuracy(train, test, k=1000) == knn_accuracy(train, test, k=20) == by_hand(train, test, 20, 0.1)
+
+
+def test_class_that_only_the_test_set_has_is_wrong() -> None:
+    train = Features(torch.eye(2), torch.tensor([0, 1]))
+    assert knn_accuracy(train, Features(torch.eye(2), torch.tensor([0, 7])), k=1) == 0.5
+
+
+@pytest.mark.parametrize("which", ["train", "test"])
+def test_unlabelled_images_are_refused(which: str) -> None:
+    sets = {"train": noisy(20, 0), "test": noisy(20, 1)}
+    sets[which] = Features(sets[which].vectors, torch.tensor([*[0] * 19, -1]))
+    with pytest.raises(ValueError, match="kNN needs labelled images: put each class into a folder of its own"):
+        knn_accuracy(sets["train"], sets["test"])
+
+
+def test_checkpoint_gives_what_the_monitor_measured(tiny_run: Path, tiny_images: Path) -> None:
+    measured = json.loads((tiny_run / "summary.json").read_text())["knn"]
+    for named in (tiny_run, list_checkpoints(tiny_run / "checkpoints")[0]):
+        accuracy = evaluate_checkpoint(named, tiny_images / "train", tiny_images / "test", k=5, device="cpu", workers=0)
+        assert accuracy == measured
+
+
+def test_size_of_the_crop_can_be_chosen(tiny_run: Path, tiny_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = knn.extract_features
+
+    def extract(encoder, source, transform, *rest, **more):
+        seen.append(transform)
+        return real(encoder, source, transform, *rest, **more)
+
+    monkeypatch.setattr(knn, "extract_features", extract)
+    paths = tiny_run, tiny_images / "train", tiny_images / "test"
+    evaluate_checkpoint(*paths, device="cpu", workers=0)
+    evaluate_checkpoint(*paths, size=20, short_side=22, device="cpu", workers=0)
+    assert [(each.size, each.short_side) for each in seen] == [(16, 18)] * 2 + [(20, 22)] * 2
+    assert seen[0].mean == (0.485, 0.456, 0.406) and seen[0].std == (0.229, 0.224, 0.225)

@@ -1,0 +1,253 @@
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from simsiam.train.cli import run
+from simsiam.train.commands import COMMANDS, Command
+
+Capture = pytest.CaptureFixture[str]
+
+
+def line(capsys: Capture) -> str:
+    """Return what was said on stderr, which must be one line of our own."""
+    said = capsys.readouterr().err
+    assert said.startswith("simsiam: ") and said.count("\n") == 1
+    return said
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, tiny_images: Path) -> Path:
+    """A folder with everything that is given by mistake."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no image")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "cut.beton").write_bytes(b"\x02\x00\x02\x00")
+    content = BytesIO()
+    Image.new("RGB", (20, 20)).save(content, "JPEG")
+    (tmp_path / "single.jpg").write_bytes(content.getvalue())
+    torch.save({"state_dict": {}}, tmp_path / "theirs.pth")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("pretrain custom", "No images were named; give --data.path"),
+        ("pretrain custom --data.path {wrong}/nowhere", "There is no folder or file {wrong}/nowhere; give a folder"),
+        ("pretrain custom --data.path {wrong}/empty", "There is no image in {wrong}/empty"),
+        ("pretrain custom --data.path {wrong}/texts", "only 1 other files; images are the files that end in"),
+        ("pretrain custom --data.path {wrong}/broken", "None of the 1 images in {wrong}/broken can be read"),
+        ("pretrain custom --data.path {wrong}/notes.txt", "{wrong}/notes.txt is no .beton file"),
+        ("pretrain custom --data.path {wrong}/single.jpg", "{wrong}/single.jpg is no .beton file"),
+        ("pretrain custom --data.path {wrong}/cut.beton", "{wrong}/cut.beton"),
+        ("pretrain custom --data.path {images}/train", "The batch size 256 is larger than the 48 images there are"),
+        ("pretrain custom --data.path {images}/train --batch-size 8 --run-dir {run}", "{run} is already in use"),
+        ("pretrain custom --data.path {images}/train --batch-size 8 --resume {wrong}/no.pt", "no.pt can't be read"),
+        ("pretrain custom --data.path {images}/train --batch-size 8 --resume auto --run-dir {run}", "other settings"),
+        ("pretrain custom --data.path {images}/train --batch-size 8 --knn.train x --knn.test y", "no folder or file x"),
+        ("pretrain custom --data.path {images}/train --device cuda", "--device cuda was asked for, but"),
+        (
+            "pretrain costum --data.path {images}/train",
+            "run folder 'costum'. Did you mean custom?",
+        ),
+        ("pretrain", "Name a recipe, a YAML file or a run folder first"),
+        ("pretrain --epochs 3", "Name a recipe, a YAML file or a run folder first"),
+        ("evaluate knn {wrong}/no.pt --train {images}/train --test {images}/test", "no.pt can't be read"),
+        ("evaluate knn {wrong}/theirs.pth --train {images}/train --test {images}/test", "no checkpoint of simsiam"),
+        ("evaluate knn {wrong}/notes.txt --train {images}/train --test {images}/test", "damaged or no checkpoint"),
+        ("evaluate knn {wrong}/empty --train {images}/train --test {images}/test", "There is no checkpoint in"),
+        ("evaluate knn {run} --train {images}/train/fine --test {images}/test", "kNN needs labelled images"),
+        ("evaluate knn {run} --train {wrong}/nowhere --test {images}/test", "There is no folder or file"),
+        ("plot", "Name at least one run folder"),
+        ("plot {wrong}/empty", "{wrong}/empty holds no metrics.jsonl"),
+        ("preview {wrong}/nowhere", "There is no folder or file {wrong}/nowhere"),
+        ("preview {images}/train --count 100", "100 images can't be shown of 48"),
+        ("convert {wrong}/nowhere {wrong}/out.beton", "There is no folder or file {wrong}/nowhere"),
+        ("convert {images}/test {wrong}/cut.beton", "{wrong}/cut.beton"),
+        ("convert {images}/test {wrong}/out.beton --quality 101", "The JPEG quality 101 must lie between 1 and 100"),
+        ("bench loader --source {images}/train --batch-size 64", "The batch size 64 is larger than the 48 images"),
+        ("bench loader --source {images}/train --device cuda", "--device cuda was asked for, but"),
+        ("demo --out {images}", "The folder {images} is not empty; give another --out"),
+        ("pretrian", "There is no command 'pretrian'. Did you mean pretrain? Run simsiam --help"),
+        ("xyzzy", "There is no command 'xyzzy'. Run simsiam --help for the list"),
+        ("evaluate", "`simsiam evaluate` needs one of: knn"),
+        ("evaluate linaer", "`simsiam evaluate` needs one of: knn"),
+        ("bench", "`simsiam bench` needs one of: loader"),
+    ],
+)
+def test_mistake_is_told_in_one_sentence(
+    arguments: str,
+    said: str,
+    wrong: Path,
+    tiny_images: Path,
+    tiny_run: Path,
+    run_dir: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(run_dir.parent)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    places = {"wrong": str(wrong), "images": str(tiny_images), "run": str(tiny_run)}
+    assert run(arguments.format(**places).split()) == 2
+    told = line(capsys)
+    assert said.format(**places) in told and told.endswith(".\n")
+    assert not run_dir.exists() and not (Path("runs")).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        ("pretrain custom --epoch 3", "--epochs"),
+        ("pretrain custom --data.paht x", "--data.path"),
+        ("pretrain custom --model.arch resnet19", "resnet18"),
+        ("preview x --sizes 3", "--size"),
+        ("evaluate knn run", "--train"),
+        ("bench loader --source x --backends dally", "torch"),
+        ("convert x", "PATH"),
+    ],
+)
+def test_wrong_option_is_told_with_the_nearest(arguments: str, suggestion: str, capsys: Capture) -> None:
+    assert run(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert suggestion in said.err and "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_images_that_break_in_a_worker_are_named_in_one_sentence(
+    tiny_images: Path, run_dir: Path, capsys: Capture
+) -> None:
+    beton = run_dir.parent / "images.beton"
+    assert run(["convert", str(tiny_images / "test"), str(beton), "--workers", "1"]) == 0
+    content = beton.read_bytes()
+    # Each record loses its header; the file as a whole stays in order.
+    beton.write_bytes(content.replace(b"\xff\xd8\xff\xe0", bytes(4)))
+    options = f"--data.path {beton} --data.backend torch --data.workers 2 --batch-size 8 --device cpu --data.size 16"
+    capsys.readouterr()
+    assert run(["pretrain", "custom", *options.split(), "--run-dir", str(run_dir)]) == 1
+    assert "not an image in any format" in line(capsys)
+    assert multiprocessing.active_children() == []
+
+
+def raising(error: BaseException, package: str) -> Command:
+    """A command that fails with `error` in a module of `package`."""
+    names = {"error": error, "__package__": package, "__name__": f"{package}.module"}
+    exec("def fail(arguments):\n    raise error", names)
+    return Command("fails", names["fail"])
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def fail(error: BaseException, package: str = "simsiam.train") -> int:
+        monkeypatch.setitem(COMMANDS, "fail", raising(error, package))
+        return run(["fail"])
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("Wrong value."), 2),
+        (RuntimeError("A worker died."), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_code_says_what_kind_of_failure(error: BaseException, code: int, fails, capsys: Capture) -> None:
+    assert fails(error) == code
+    assert (str(error) or "interrupted") in line(capsys)
+
+
+@pytest.mark.parametrize("error", [ValueError("from a library"), RuntimeError("from a library")])
+def test_error_of_a_library_keeps_its_traceback(error: Exception, fails) -> None:
+    with pytest.raises(type(error), match="from a library"):
+        fails(error, package="numpy")
+
+
+@pytest.mark.parametrize("error", [KeyError("forgotten"), AssertionError("impossible"), TypeError("wrong")])
+def test_defect_of_our_own_keeps_its_traceback(error: Exception, fails) -> None:
+    with pytest.raises(type(error)):
+        fails(error)
+
+
+def test_disk_error_in_a_library_is_no_defect(fails, capsys: Capture) -> None:
+    assert fails(OSError(28, "No space left on device"), package="torch") == 1
+    assert "No space left on device" in line(capsys)
+
+
+def test_traceback_can_be_asked_for(fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMSIAM_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="Wrong value"):
+        fails(ValueError("Wrong value."))
+
+
+def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    import warnings
+
+    def warn(arguments) -> int:
+        warnings.simplefilter("always")
+        warnings.warn("The newest checkpoint is damaged.", stacklevel=1)
+        warnings.warn("old call", DeprecationWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setitem(COMMANDS, "warn", Command("warns", warn))
+    assert run(["warn"]) == 0
+    assert capsys.readouterr().err == (
+        "simsiam: warning: The newest checkpoint is damaged.\nsimsiam: warning: DeprecationWarning: old call\n"
+    )
+
+
+def test_module_run_as_a_program_behaves_like_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "simsiam.train.cli", "pretrian"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == "simsiam: There is no command 'pretrian'. Did you mean pretrain? Run simsiam --help for the list.\n"
+    )
+
+
+def test_reader_that_goes_away_causes_no_traceback() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "simsiam.train.cli", "--help"], stdout=write_end, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_help_lists_every_command(capsys: Capture) -> None:
+    for arguments, code in ((["--help"], 0), (["-h"], 0), (["help"], 0), ([], 2)):
+        assert run(arguments) == code
+        said = capsys.readouterr().out
+        assert all(f"\n  {name} " in said for name in COMMANDS)
+
+
+def test_version(capsys: Capture) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("simsiam 0.")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: Capture) -> None:
+    assert run([*name.split(), "--help"]) == 0
+    said = capsys.readouterr()
+    assert f"simsiam {name}" in said.out and said.err == ""
+
+
+def test_help_of_a_recipe_has_its_values(capsys: Capture) -> None:
+    assert run(["pretrain", "cifar10-resnet18", "--help"]) == 0
+    assert "(default: 800)" in capsys.readouterr().out

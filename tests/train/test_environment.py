@@ -1,0 +1,53 @@
+import json
+import os
+
+import pytest
+import torch
+
+from simsiam.train.environment import available_cores, describe_environment, package_version, shared_memory_bytes
+
+
+def test_environment_goes_into_json() -> None:
+    environment = describe_environment()
+    assert json.loads(json.dumps(environment)) == environment
+    assert set(environment) == {
+        "packages",
+        "python",
+        "platform",
+        "cpu",
+        "cores",
+        "gpus",
+        "cuda",
+        "torch_threads",
+        "shared_memory_bytes",
+    }
+    assert environment["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert {"simsiam", "torch", "torchvision", "numpy", "pillow"} <= environment["packages"].keys()
+    assert environment["cpu"] and environment["cores"] >= 1
+
+
+def test_packages_that_are_missing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simsiam.train.environment.PACKAGES", ("numpy", "no-such-package"))
+    assert list(describe_environment()["packages"]) == ["numpy"]
+
+
+def test_version_of_a_missing_package_is_none() -> None:
+    assert package_version("no-such-package") is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system can't bind a program to cores")
+def test_cores_are_those_this_program_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert available_cores() == len(allowed)
+
+
+def test_shared_memory_is_free_space_or_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shared_memory_bytes()
+    assert free is None or free >= 0
+    monkeypatch.setattr("simsiam.train.environment.Path.is_dir", lambda path: False)
+    assert shared_memory_bytes() is None

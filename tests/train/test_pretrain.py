@@ -1,0 +1,344 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from simsiam.train import cli
+from simsiam.train import pretrain as job
+from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
+from simsiam.train.config import KnnConfig, PretrainConfig, load_config, recipe_file, to_tree
+from simsiam.train.metrics import read_metrics
+from simsiam.train.pretrain import build_model, pretrain
+
+TinyConfig = Callable[..., PretrainConfig]
+
+# What a resumed run repeats bit for bit; the rest of a record is speed.
+REPEATED = {"step", "epoch", "loss", "output_std", "learning_rate", "predictor_learning_rate", "knn"}
+
+
+def train(config: PretrainConfig) -> dict[str, Any]:
+    assert config.run_dir is not None
+    return pretrain(config, config.run_dir, Console(file=StringIO()))
+
+
+def curve(run: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if key in REPEATED} for record in read_metrics(run)]
+
+
+def final_state(run: Path) -> dict[str, Any]:
+    return load_checkpoint(list_checkpoints(run / "checkpoints")[0])
+
+
+def assert_same_result(run: Path, reference: Path) -> None:
+    ours, theirs = final_state(run), final_state(reference)
+    assert ours["step"] == theirs["step"] == 12
+    for name, value in theirs["model"].items():
+        assert torch.equal(ours["model"][name], value), name
+    momenta = zip(ours["optimizer"]["state"].values(), theirs["optimizer"]["state"].values(), strict=True)
+    assert all(torch.equal(one["momentum_buffer"], other["momentum_buffer"]) for one, other in momenta)
+    # The values went through JSON, which keeps every bit of a float.
+    assert curve(run) == curve(reference)
+
+
+def settings_file(folder: Path, config: PretrainConfig) -> Path:
+    file = folder / "settings.yaml"
+    file.write_text(yaml.safe_dump(to_tree(config)))
+    return file
+
+
+# --- a finished run
+
+
+def test_run_folder_holds_what_the_design_says(tiny_run: Path) -> None:
+    assert {path.name for path in tiny_run.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints",
+        "plots",
+        "tensorboard",
+    }
+    assert [path.name for path in list_checkpoints(tiny_run / "checkpoints")] == [
+        "step-000000012.pt",
+        "step-000000006.pt",
+    ]
+    assert "torch" in json.loads((tiny_run / "environment.json").read_text())["packages"]
+    assert list((tiny_run / "tensorboard").glob("events.*"))
+    with Image.open(tiny_run / "plots" / "curves.png") as image:
+        assert image.format == "PNG"
+    assert not list(tiny_run.rglob("*.part"))
+
+
+def test_metrics_have_a_line_a_log_step_and_one_a_measurement(tiny_run: Path) -> None:
+    records = read_metrics(tiny_run)
+    assert [(record["step"], "knn" in record) for record in records] == [
+        (0, True),
+        (5, False),
+        (6, True),
+        (10, False),
+        (12, False),
+        (12, True),
+    ]
+    rates = {"images_per_second", "views_per_second", "wait_percent"}
+    for record in records:
+        assert record["epoch"] == record["step"] / 6
+        expected = {"step", "epoch", "knn"} if "knn" in record else (REPEATED | rates) - {"knn"}
+        assert set(record) == expected
+        if "loss" in record:
+            assert -1 <= record["loss"] <= 1 and record["output_std"] > 0
+            assert record["views_per_second"] == pytest.approx(2 * record["images_per_second"], abs=0.2)
+
+
+def test_learning_rates_follow_the_schedule(tiny_run: Path) -> None:
+    rates = {record["step"]: record for record in read_metrics(tiny_run) if "learning_rate" in record}
+    initial = 0.05 * 8 / 256
+    assert {record["predictor_learning_rate"] for record in rates.values()} == {initial}
+    assert rates[5]["learning_rate"] == initial
+    assert rates[10]["learning_rate"] == rates[12]["learning_rate"] == pytest.approx(initial / 2, rel=1e-12)
+
+
+def test_summary_has_the_last_values_and_knn_before_and_after(tiny_run: Path) -> None:
+    summary = json.loads((tiny_run / "summary.json").read_text())
+    first, *_, last_step, last_knn = read_metrics(tiny_run)
+    assert summary == {**last_step, "knn": last_knn["knn"], "knn_random": first["knn"]}
+
+
+def test_start_is_announced(tiny_config: TinyConfig, run_dir: Path) -> None:
+    screen = StringIO()
+    pretrain(tiny_config(run_dir, "--max-steps=1"), run_dir, Console(file=screen, width=200))
+    text = screen.getvalue()
+    for words in (
+        "Loader backend: resident, since",
+        "Images: 48 in ",
+        "Model: resnet18, imagenet stem, fp32 on cpu",
+        "Learning rate: 0.0015625 = 0.05 × 8 / 256",
+        f"Run folder: {run_dir}",
+        "Steps: 0 done of 1",
+        "kNN accuracy at random initialisation: ",
+        "step 1/1  epoch 0.17",
+    ):
+        assert words in text
+
+
+def test_monitor_and_repetition_leave_the_weights_alone(tiny_config: TinyConfig, run_dir: Path, tiny_run: Path) -> None:
+    summary = train(dataclasses.replace(tiny_config(run_dir), knn=KnnConfig()))
+    assert not summary.keys() & {"knn", "knn_random"}
+    ours, theirs = final_state(run_dir)["model"], final_state(tiny_run)["model"]
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_deterministic_mode_runs(tiny_config: TinyConfig, run_dir: Path) -> None:
+    try:
+        train(tiny_config(run_dir, "--deterministic", "--max-steps=1"))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_configuration_of_a_run_stands_for_its_recipe(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for named in (tiny_run / "config.yaml", tiny_run):
+        assert cli.run(["pretrain", str(named), "--print-config"]) == 0
+        printed = yaml.safe_load(capsys.readouterr().out)
+        saved = to_tree(load_config(tiny_run / "config.yaml"))
+        # A run folder is named to go on with it.
+        assert printed == (saved if named.is_file() else saved | {"resume": "auto"})
+
+
+# --- stopped and resumed
+
+
+def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process a signal during step `step`."""
+    train_step, steps = job.train_step, iter(range(1, 99))
+
+    def stopping_step(*arguments):
+        output = train_step(*arguments)
+        if next(steps) == step:
+            os.kill(os.getpid(), number)
+            # A second signal would act at once.
+            assert signal.getsignal(number) is signal.SIG_DFL
+        return output
+
+    monkeypatch.setattr(job, "train_step", stopping_step)
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "code"),
+    [
+        pytest.param(signal.SIGINT, 3, 130, id="SIGINT in mid-epoch"),
+        pytest.param(signal.SIGTERM, 6, 0, id="SIGTERM at the end of an epoch"),
+        pytest.param(signal.SIGTERM, 12, 0, id="SIGTERM in the last step"),
+    ],
+)
+def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
+    number: signal.Signals,
+    step: int,
+    code: int,
+    tiny_config: TinyConfig,
+    run_dir: Path,
+    tiny_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = settings_file(run_dir.parent, tiny_config(run_dir))
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        stop_after(step, number, patch)
+        assert cli.run(["pretrain", str(file)]) == code
+    assert signal.getsignal(number) is handler
+    assert capsys.readouterr().err == f"Stopped and saved; go on with: simsiam pretrain {run_dir}\n"
+    assert final_state(run_dir)["step"] == step
+    assert not (run_dir / "summary.json").exists()
+    assert cli.run(["pretrain", str(run_dir)]) == 0
+    assert f"going on from step-{step:09d}.pt" in capsys.readouterr().out
+    assert_same_result(run_dir, tiny_run)
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from simsiam.train import cli, pretrain
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+train_step, save, steps = pretrain.train_step, torch.save, iter(range(1, 99))
+
+def step(*arguments):
+    if next(steps) == 11 and sys.argv[2] == "in a step":
+        kill()
+    return train_step(*arguments)
+
+def half(state, file):
+    if state["step"] == 8 and sys.argv[2] == "while saving":
+        file.write(b"half a checkpoint")
+        file.flush()
+        kill()
+    save(state, file)
+
+pretrain.train_step, torch.save = step, half
+cli.run(["pretrain", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "left", "saved"), [("in a step", [], 8), ("while saving", ["step-000000008.part"], 6)]
+)
+def test_killed_run_goes_on_bit_for_bit(
+    moment: str, left: list[str], saved: int, tiny_config: TinyConfig, run_dir: Path, tiny_run: Path
+) -> None:
+    config = tiny_config(run_dir, "--checkpoint.every-steps=4", "--resume=auto")
+    file = settings_file(run_dir.parent, config)
+    killed = subprocess.run([sys.executable, "-c", KILLED, file, moment], capture_output=True, text=True, timeout=100)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert final_state(run_dir)["step"] == saved
+    assert [path.name for path in (run_dir / "checkpoints").glob("*.part")] == left
+    train(config)
+    assert_same_result(run_dir, tiny_run)
+    assert not list(run_dir.rglob("*.part"))
+
+
+def test_run_goes_on_from_the_newest_whole_checkpoint(tiny_config: TinyConfig, run_dir: Path, tiny_run: Path) -> None:
+    options = "--checkpoint.every-steps=4", "--resume=auto"
+    train(tiny_config(run_dir, *options, "--max-steps=9"))
+    newest, before, *_ = list_checkpoints(run_dir / "checkpoints")
+    assert (newest.name, before.name) == ("step-000000009.pt", "step-000000008.pt")
+    os.truncate(newest, newest.stat().st_size // 2)
+    with pytest.warns(UserWarning, match=r"step-000000009\.pt is damaged .* Going back to the one before"):
+        train(tiny_config(run_dir, *options))
+    # The line that step 9 wrote as the last one is gone, too.
+    assert_same_result(run_dir, tiny_run)
+
+
+def test_finished_run_stays_as_it_is(tiny_config: TinyConfig, run_dir: Path) -> None:
+    config = tiny_config(run_dir, "--max-steps=1", "--resume=auto")
+    first = train(config)
+    before = (run_dir / "metrics.jsonl").read_bytes(), final_state(run_dir)["model"]
+    assert train(config) == first
+    assert (run_dir / "metrics.jsonl").read_bytes() == before[0]
+    after = final_state(run_dir)["model"]
+    assert all(torch.equal(after[name], value) for name, value in before[1].items())
+
+
+# --- what can't work
+
+
+def test_loss_that_is_no_number_ends_the_run_before_it_is_saved(tiny_config: TinyConfig, run_dir: Path) -> None:
+    config = tiny_config(run_dir, "--optimizer.base-lr=1e30", "--checkpoint.every-steps=1", "--log.every-steps=12")
+    with pytest.raises(RuntimeError, match=r"Try a smaller --optimizer.base-lr"):
+        train(config)
+    for path in list_checkpoints(run_dir / "checkpoints"):
+        values = load_checkpoint(path)["model"].items()
+        assert [name for name, value in values if not value.isfinite().all()] == [], path
+    assert "NaN" not in (run_dir / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data.path=None"], "No images were named; give --data.path"),
+        (["--data.path=nowhere"], "There is no folder or file nowhere"),
+        (["--knn.train=nowhere"], "There is no folder or file nowhere"),
+        (["--batch-size=49"], "batch size 49 is larger than the 48 images"),
+        (["--precision=tf32"], "--precision tf32 is a GPU's arithmetic"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_before_anything_is_written(
+    tiny_config: TinyConfig, run_dir: Path, options: list[str], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        train(tiny_config(run_dir, *options))
+    assert not run_dir.exists()
+
+
+def test_monitor_refuses_unlabelled_images(tiny_config: TinyConfig, tiny_images: Path, run_dir: Path) -> None:
+    unlabelled = tiny_images / "test" / "fine"
+    with pytest.raises(ValueError, match=f"The kNN monitor needs labels, and {unlabelled} has images outside"):
+        train(tiny_config(run_dir, f"--knn.test={unlabelled}"))
+    assert not run_dir.exists()
+
+
+def test_broken_files_are_counted(tiny_config: TinyConfig, tiny_images: Path, run_dir: Path) -> None:
+    images = run_dir.parent / "images"
+    images.mkdir()
+    for number, file in enumerate(sorted((tiny_images / "train").rglob("*.jpg"))[:9]):
+        content = file.read_bytes()
+        (images / file.name).write_bytes(content[: len(content) // 2] if number == 4 else content)
+    screen = StringIO()
+    config = tiny_config(run_dir, f"--data.path={images}", "--max-steps=1")
+    pretrain(dataclasses.replace(config, knn=KnnConfig()), run_dir, Console(file=screen, width=200))
+    assert f"Images: 8 in {images}, 1 broken" in screen.getvalue()
+
+
+# --- the model
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    # mmpretrain configs/simsiam/metafile.yml; CIFAR: 11,168,832 + 5,246,976 + 2,100,224 of the paper's appendix D.
+    [("imagenet-resnet50", 38_199_360), ("cifar10-resnet18", 18_516_032)],
+)
+def test_recipe_builds_the_published_model(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = build_model(load_config(recipe_file(name)))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_seed_decides_the_weights(tiny_config: TinyConfig, run_dir: Path) -> None:
+    first, again, other = (build_model(tiny_config(run_dir, f"--seed={seed}")).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not torch.equal(first["encoder.conv1.weight"], other["encoder.conv1.weight"])

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simsiam.kernels.augment import augment_views
+from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.loader import open_loader
+from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.source import open_source
+from simsiam.train.preview import preview
+
+GAP, HEADER, SIZE, COUNT = 6, 18, 32, 5
+AUGMENTATION = Augmentation()
+
+
+def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
+    top, left = HEADER + GAP + row * (SIZE + GAP), GAP + column * (SIZE + GAP)
+    return sheet[top : top + SIZE, left : left + SIZE]
+
+
+@pytest.fixture(scope="module")
+def sheet(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    out = tmp_path_factory.mktemp("preview") / "new" / "grid.png"
+    source = open_source(tiny_images / "train")
+    written = preview(source, out, augmentation=AUGMENTATION, size=SIZE, count=COUNT, seed=3, epoch=2, backend="torch")
+    assert written == out and [path.name for path in out.parent.iterdir()] == ["grid.png"]
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+        return np.asarray(image)
+
+
+def test_sheet_has_five_columns_and_a_row_an_image(sheet: np.ndarray) -> None:
+    assert sheet.shape == (HEADER + GAP + COUNT * (SIZE + GAP), GAP + 5 * (SIZE + GAP), 3)
+
+
+def test_crops_and_views_are_those_of_training(sheet: np.ndarray, tiny_images: Path) -> None:
+    # The batch differs from the sheet's, and must not matter.
+    plan = CropPlan(open_source(tiny_images / "train"), AUGMENTATION, SIZE, batch_size=16, seed=3)
+    crops = next(open_loader("torch", plan, torch.device("cpu"), workers=0).epoch(2))
+    draws = crops.draws
+    photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma
+    views = augment_views(crops.pixels, *photometric, mean=(0, 0, 0), std=(1, 1, 1)).permute(0, 2, 3, 1)
+    for row in range(COUNT):
+        for view in range(2):
+            assert np.array_equal(cell(sheet, row, 1 + view), crops.pixels[row, view].numpy())
+            expected = 255 * views[row + 16 * view].numpy()
+            assert abs(cell(sheet, row, 3 + view) - expected).max() <= 0.501
+
+
+def test_original_is_shown_with_its_boxes(sheet: np.ndarray, tiny_images: Path) -> None:
+    plan = CropPlan(open_source(tiny_images / "train"), AUGMENTATION, SIZE, batch_size=16, seed=3)
+    index = plan.indices(2, 0)
+    draws = plan.draws(2, index)
+    scale = SIZE / 24
+    for row in range(COUNT):
+        # The second box is drawn over the first.
+        top, left, _, _ = draws.crop[row, 1]
+        assert tuple(cell(sheet, row, 0)[int(top * scale), int(left * scale)]) == (0, 255, 255)
+        original = Image.fromarray(plan.source.decode(int(index[row]))).resize((SIZE, SIZE))
+        unlike = (cell(sheet, row, 0) != np.asarray(original)).any(axis=2)
+        boxes = np.isin(cell(sheet, row, 0), (0, 255)).all(axis=2)
+        assert unlike.any() and (boxes | ~unlike).all()
+
+
+@pytest.mark.parametrize("count", [0, 49])
+def test_more_images_than_there_are_is_refused(tiny_images: Path, tmp_path: Path, count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} images can't be shown of 48; give a count of 1 to 48"):
+        preview(open_source(tiny_images / "train"), tmp_path / "p.png", augmentation=AUGMENTATION, size=16, count=count)
+
+
+def test_beton_is_previewed_like_its_folder(tiny_images: Path, tmp_path: Path) -> None:
+    from simsiam.pipeline.convert import convert
+
+    convert(open_source(tiny_images / "test"), tmp_path / "test.beton", workers=1)
+    out = preview(open_source(tmp_path / "test.beton"), tmp_path / "p.png", augmentation=AUGMENTATION, size=16, count=3)
+    assert out.stat().st_size > 0

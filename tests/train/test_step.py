@@ -1,0 +1,128 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import resnet18
+
+from simsiam.kernels.augment import augment_views
+from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.loader import Crops, open_loader
+from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.source import open_source
+from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
+from simsiam.train.optimizer import make_optimizer
+from simsiam.train.precision import Arithmetic
+from simsiam.train.pretrain import build_model
+from simsiam.train.step import output_std, train_step
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+SETTINGS = OptimizerConfig(base_lr=0.05, momentum=0.9, weight_decay=1e-3)
+CONFIG = PretrainConfig(model=ModelConfig(arch="resnet18", projector_layers=2, projection_dim=32, prediction_hidden=8))
+FP32 = Arithmetic(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture(scope="module")
+def batches(tiny_images: Path) -> list[Crops]:
+    plan = CropPlan(open_source(tiny_images / "train"), Augmentation(), crop_size=32, batch_size=16)
+    steps: Iterator[Crops] = open_loader("torch", plan, torch.device("cpu"), workers=0).epoch(0)
+    return list(steps)
+
+
+class TwoPasses(nn.Module):
+    """SimSiam as arXiv 2011.10566, algorithm 1, writes it: torchvision's parts, one pass a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = resnet18()
+        self.encoder.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        self.projector = nn.Sequential(
+            nn.Linear(512, 32, bias=False),
+            nn.BatchNorm1d(32),
+            nn.ReLU(),
+            nn.Linear(32, 32, bias=False),
+            nn.BatchNorm1d(32, affine=False),
+        )
+        self.predictor = nn.Sequential(nn.Linear(32, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 32))
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        z1, z2 = self.projector(self.encoder(x1)), self.projector(self.encoder(x2))
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        near = functional.cosine_similarity(p1, z2.detach()), functional.cosine_similarity(p2, z1.detach())
+        return -(near[0].mean() + near[1].mean()) / 2
+
+
+def test_steps_equal_the_papers_two_passes(batches: list[Crops]) -> None:
+    model, reference = build_model(CONFIG), TwoPasses()
+    reference.load_state_dict(model.state_dict())
+    optimizer = make_optimizer(model, SETTINGS, batch_size=256)
+    plain = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, foreach=False)
+    model.train()
+    for crops in batches:
+        output = train_step(crops, model, optimizer, FP32, MEAN, STD)
+        draws = crops.draws
+        photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma
+        x1, x2 = augment_views(crops.pixels, *photometric, mean=MEAN, std=STD).chunk(2)
+        loss = reference(x1, x2)
+        plain.zero_grad()
+        loss.backward()
+        plain.step()
+        assert output.loss.item() == pytest.approx(loss.item(), abs=2e-6)
+    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=5e-6, msg=name)
+
+
+def test_step_reports_the_mean_spread_of_both_projections(batches: list[Crops]) -> None:
+    model = build_model(CONFIG).train()
+    seen = []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    output = train_step(batches[0], model, make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
+    ((_, _, z1, z2),) = seen
+    expected = (functional.normalize(z1).std(0).mean() + functional.normalize(z2).std(0).mean()) / 2
+    assert output.output_std.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert not output.loss.requires_grad and not output.output_std.requires_grad
+
+
+def test_no_gradient_is_carried_into_the_next_step(batches: list[Crops]) -> None:
+    model = build_model(CONFIG).train()
+    train_step(batches[0], model, make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == []
+
+
+def test_bf16_step_keeps_weights_and_loss_in_float32(batches: list[Crops]) -> None:
+    model = build_model(CONFIG).train()
+    seen = []
+    model.encoder.register_forward_hook(lambda module, inputs, output: seen.extend([inputs[0].dtype, output.dtype]))
+    arithmetic = Arithmetic(torch.device("cpu"), "bf16")
+    output = train_step(batches[0], model, make_optimizer(model, SETTINGS, 16), arithmetic, MEAN, STD)
+    assert seen == [torch.bfloat16, torch.bfloat16]
+    assert (output.loss.dtype, output.output_std.dtype) == (torch.float32, torch.float32)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("width", [4, 64, 512])
+def test_spread_of_directions_without_preference(width: int) -> None:
+    z = torch.randn(8192, width, generator=torch.Generator().manual_seed(0))
+    assert output_std(z).item() == pytest.approx(width**-0.5, rel=0.02)
+    assert output_std(100 * z).item() == pytest.approx(output_std(z).item(), rel=1e-5)
+
+
+def test_spread_by_hand() -> None:
+    # Four unit vectors: each channel holds 1, 0, 0, 0, whose standard deviation is ½.
+    assert output_std(3 * torch.eye(4)).item() == pytest.approx(0.5, rel=1e-6)
+    assert output_std(torch.tensor([[3.0, 4.0], [-3.0, -4.0]])).item() == pytest.approx(0.7 * 2**0.5, rel=1e-6)
+
+
+def test_spread_of_a_collapsed_encoder_is_zero() -> None:
+    assert output_std(torch.randn(1, 64).expand(128, 64)).item() == pytest.approx(0, abs=1e-6)
+    # The same direction at any length is collapsed, too.
+    assert output_std(torch.arange(1.0, 9.0)[:, None] * torch.ones(8, 16)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_spread_of_half_precision_is_measured_in_float32() -> None:
+    z = torch.randn(4096, 2048, generator=torch.Generator().manual_seed(0)).bfloat16()
+    spread = output_std(z)
+    assert spread.dtype == torch.float32
+    assert spread.item() == pytest.approx(2048**-0.5, rel=0.01)
