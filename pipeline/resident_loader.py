@@ -24,8 +24,8 @@ class ResidentLoader:
     """Decodes the set once, then crops on the device from the same draws as every other backend.
 
     Resizing is separable and linear, so a crop with Pillow's antialiased bilinear filter is Y · image · Xᵀ, with one
-    row of weights for every output pixel. The result is within one grey level of Pillow's, whose weights are
-    fixed-point numbers.
+    row of weights for every output pixel. Pillow's weights are fixed-point numbers, so a value on the edge between
+    two grey levels may be rounded the other way, in either pass: the result is within two levels of Pillow's.
     """
 
     def __init__(

@@ -69,7 +69,11 @@ class TorchLoader:
 
     def close(self) -> None:
         """Stop the worker processes."""
-        # The workers end when the loader's iterator is collected; PyTorch offers no other call for it.
+        # Left to itself, PyTorch stops them when the iterator is collected, which a traceback that holds it can put
+        # off for long; there is no public call for it.
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
         self._loader = None
 
     def _explain(self, error: RuntimeError) -> RuntimeError:

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.plan import CropPlan
+
+
+def plan(pictures, batch_size: int = 4, **settings) -> CropPlan:
+    return CropPlan(pictures, Augmentation(), crop_size=8, batch_size=batch_size, **settings)
+
+
+def test_an_epoch_is_the_source_without_its_last_partial_batch(pictures) -> None:
+    steps = [plan(pictures).indices(0, step) for step in range(len(plan(pictures)))]
+    seen = np.concatenate(steps)
+    assert len(seen) == len(pictures) // 4 * 4 == len(set(seen.tolist()))
+
+
+def test_draws_are_of_the_size_of_each_image(pictures) -> None:
+    index = plan(pictures).indices(1, 0)
+    crop = plan(pictures).draws(1, index).crop
+    assert (crop[..., :2] + crop[..., 2:] <= pictures.sizes[index][:, None, :]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 12}, "12 is larger than the 11 images there are"),
+        ({"batch_size": 4, "world_size": 3}, "can't be shared by 3 processes; give a multiple of 3"),
+        ({"batch_size": 0}, "must be positive"),
+    ],
+)
+def test_impossible_batches_are_refused(pictures, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(pictures, **settings)
