@@ -25,7 +25,7 @@ class Crops(NamedTuple):
     """uint8 (N, V, S, S, 3), RGB."""
     draws: Draws[torch.Tensor]
     """The random numbers; the crops are taken already, the photometric part is still to be executed."""
-    index: torch.Tensor
+    index: torch.Tensor  # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.index, which nobody calls
     """int64 (N,): the sample's index in the source."""
     label: torch.Tensor
     """int64 (N,), -1 where there is none; for monitors only, never for the loss."""

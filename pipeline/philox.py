@@ -41,4 +41,4 @@ def philox(seed: int, *counter: npt.ArrayLike) -> tuple[Words, Words, Words, Wor
 
 def uniform(words: Words) -> npt.NDArray[np.float64]:
     """Map random words to float64 numbers in [0, 1), in steps of 2**-32."""
-    return words * 2.0**-32
+    return words.astype(np.float64) * 2.0**-32

@@ -88,22 +88,24 @@ class StepWindow:
         self._timed_steps += 1
         self._wait_seconds += wait_seconds
 
-    def record(self, images_per_step: int, views: int = 2) -> Record:
-        """Return means over the window and start a new one. This waits for the device."""
+    def means(self, images_per_step: int, views: int = 2) -> Record:
+        """Return means over the window so far. This waits for the device."""
         loss, spread = (self._sums / self._steps).tolist()
         seconds = time.perf_counter() - self._started
         images_per_second = self._timed_steps * images_per_step / seconds
-        record = {
+        return {
             "loss": loss,
             "output_std": spread,
             "images_per_second": round(images_per_second, 1),
             "views_per_second": round(images_per_second * views, 1),
             "wait_percent": round(100 * self._wait_seconds / seconds, 1),
         }
+
+    def restart(self) -> None:
+        """Start a new window."""
         self._sums.zero_()
         self._steps = 0
         self._restart_clock()
-        return record
 
     def pause(self) -> "_Pause":
         """Return a context whose time does not count: evaluation, saving."""

@@ -3,10 +3,8 @@
 import itertools
 import json
 import math
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,8 +19,8 @@ from simsiam.train.checkpoint import save_checkpoint
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.console import TrainingConsole, show_progress
 from simsiam.train.environment import available_cores
-from simsiam.train.evaluation.features import CenterCrop, extract_features
-from simsiam.train.evaluation.knn import knn_accuracy
+from simsiam.train.evaluation.monitor import KnnMonitor
+from simsiam.train.interruption import Interrupted, StopSignals
 from simsiam.train.metrics import MetricsLog, StepWindow, read_metrics, summarize
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.plots import plot_runs
@@ -31,14 +29,6 @@ from simsiam.train.run_folder import open_run_folder, write_atomically
 from simsiam.train.step import train_step
 
 VIEWS = 2
-
-
-class Interrupted(Exception):
-    """The run was stopped by a signal, after it had been saved; `signal_number` says which."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.signal_number = signal_number
 
 
 def build_model(config: PretrainConfig) -> SimSiam:
@@ -68,7 +58,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
     with show_progress(console, "Looking at the images", "files") as progress:
         source = open_source(config.data.path, progress=progress)
     plan = CropPlan(source, config.augmentation, config.data.size, config.batch_size, config.seed, VIEWS)
-    monitor = _Monitor(config, arithmetic, workers)
+    monitor = KnnMonitor(config, arithmetic, workers)
     run = open_run_folder(config, default_run_dir)
 
     model = build_model(config).to(device).to(memory_format=torch.channels_last)
@@ -115,7 +105,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
     # A signal lets the running step finish, then the run is saved; until the next save a kill costs at most the steps
     # since the last one. A run killed between saving and measuring measures when it is resumed.
     try:
-        with TrainingConsole(console, step, last_step) as live, _StopSignals() as signals:
+        with TrainingConsole(console, step, last_step) as live, StopSignals() as signals:
             measure_knn_if_due()
             model.train()
             for epoch in itertools.count(step // len(plan)):
@@ -137,12 +127,14 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
                         record = {
                             "step": step,
                             "epoch": step / len(plan),
-                            **window.record(config.batch_size, VIEWS),  # waits for the device
+                            **window.means(config.batch_size, VIEWS),  # waits for the device
                             "learning_rate": rate,
                             "predictor_learning_rate": optimizer.param_groups[1]["lr"],
                         }
                         if not math.isfinite(record["loss"]):
                             raise RuntimeError(_diverged(f"The loss is {record['loss']}", step, run.checkpoints))
+                        if step % config.log.every_steps == 0:
+                            window.restart()  # not where max_steps stops: a longer run would go on summing
                         log.write(record)
                         live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     if signals.received:
@@ -161,49 +153,6 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
     write_atomically(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
     plot_runs([run.path], run.path / "plots" / "curves.png")
     return summary
-
-
-class _Monitor:
-    """The kNN monitor: opens its images before the run starts, so that a wrong path is told at once."""
-
-    def __init__(self, config: PretrainConfig, arithmetic: Arithmetic, workers: int) -> None:
-        knn, data = config.knn, config.data
-        self.wanted = knn.train is not None
-        if knn.train is None or knn.test is None:
-            return
-        self._sources = open_source(knn.train), open_source(knn.test)
-        for path, source in zip((knn.train, knn.test), self._sources, strict=True):
-            if source.labels.min() < 0:
-                raise ValueError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
-        short_side = knn.short_side or round(data.size * 256 / 224)
-        self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
-        self._k, self._temperature = knn.k, knn.temperature
-        self._arithmetic, self._workers = arithmetic, workers
-
-    def accuracy(self, encoder: torch.nn.Module) -> float:
-        train, test = (
-            extract_features(encoder, source, self._transform, self._arithmetic, self._workers)
-            for source in self._sources
-        )
-        return knn_accuracy(train, test, self._k, self._temperature)
-
-
-class _StopSignals:
-    """Remembers the first SIGINT or SIGTERM; a second one acts at once, as if we were not here."""
-
-    received: int | None = None
-
-    def __enter__(self) -> "_StopSignals":
-        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _diverged(what: str, step: int, checkpoints: Path) -> str:

@@ -10,6 +10,7 @@ import yaml
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
 from simsiam.train.environment import describe_environment
+from simsiam.train.metrics import read_metrics
 
 
 class RunFolder(NamedTuple):
@@ -32,7 +33,7 @@ def open_run_folder(config: PretrainConfig, default: Path) -> RunFolder:
     Raises ValueError when the folder holds another run, or the checkpoint was made with other settings.
     """
     path = config.run_dir or default
-    path_in_use = (path / "metrics.jsonl").exists() or bool(list_checkpoints(path / "checkpoints"))
+    path_in_use = bool(read_metrics(path) or list_checkpoints(path / "checkpoints"))
     state, resumed_from = None, None
     if config.resume == "auto":
         resumed_from, state = newest_checkpoint(path / "checkpoints") or (None, None)

@@ -23,6 +23,7 @@ class Memory:
     """A Source of encoded images held in memory."""
 
     classes: Sequence[str] = ()
+    broken: Sequence[tuple[str, str]] = ()
 
     def __init__(self, images: list[bytes]) -> None:
         self.images = images

@@ -2,6 +2,8 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,17 +62,18 @@ def test_a_crop_is_what_torchvision_makes_of_the_pillow_image(pictures: ImageFol
     loader = TorchLoader(open_plan(pictures), CPU, workers=0)
     for crops in loader.epoch(0):
         for row, index in enumerate(crops.index.tolist()):
-            image = Image.open(pictures.name(index)).convert("RGB")
+            image: Any = Image.open(pictures.name(index)).convert("RGB")
             for view in range(2):
+                top, left, height, width = crops.draws.crop[row, view].tolist()
                 expected = resized_crop(
-                    image, *crops.draws.crop[row, view].tolist(), [8, 8], InterpolationMode.BILINEAR, antialias=True
+                    image, top, left, height, width, [8, 8], InterpolationMode.BILINEAR, antialias=True
                 )
                 np.testing.assert_array_equal(crops.pixels[row, view].numpy(), np.asarray(expected))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_image_is_named(pictures: ImageFolder, workers: int) -> None:
-    with open(pictures.name(4), "r+b") as file:
+    with Path(pictures.name(4)).open("r+b") as file:
         file.truncate(100)
     loader = TorchLoader(open_plan(pictures), CPU, workers)
     with pytest.raises(ImageError) as caught:

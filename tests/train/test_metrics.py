@@ -33,12 +33,12 @@ def output(loss: float, spread: float) -> StepOutput:
     return StepOutput(torch.tensor(loss), torch.tensor(spread))
 
 
-def test_record_holds_means_and_rates(clock: Clock) -> None:
+def test_means_and_rates_of_a_window(clock: Clock) -> None:
     window = StepWindow(CPU)
     for loss, spread in ((-0.25, 0.5), (-0.75, 0.25)):
         window.add(output(loss, spread), wait_seconds=0.1)
         clock.now += 1.0
-    assert window.record(images_per_step=32) == {
+    assert window.means(images_per_step=32) == {
         "loss": -0.5,
         "output_std": 0.375,
         "images_per_second": 32.0,
@@ -47,14 +47,15 @@ def test_record_holds_means_and_rates(clock: Clock) -> None:
     }
 
 
-def test_record_starts_a_new_window(clock: Clock) -> None:
+def test_restart_starts_a_new_window_and_means_do_not(clock: Clock) -> None:
     window = StepWindow(CPU)
     window.add(output(1.0, 1.0), wait_seconds=3.0)
     clock.now += 3.0
-    window.record(8)
+    assert window.means(8) == window.means(8)
+    window.restart()
     window.add(output(-0.5, 0.25), wait_seconds=0.0)
     clock.now += 0.5
-    record = window.record(8)
+    record = window.means(8)
     assert (record["loss"], record["output_std"], record["wait_percent"]) == (-0.5, 0.25, 0.0)
     assert record["images_per_second"] == 16.0
 
@@ -65,7 +66,7 @@ def test_pause_does_not_count(clock: Clock) -> None:
     clock.now += 1.0
     with window.pause():
         clock.now += 60.0
-    assert window.record(8)["wait_percent"] == 50.0
+    assert window.means(8)["wait_percent"] == 50.0
 
 
 def test_resumed_window_writes_the_very_same_means(clock: Clock) -> None:
@@ -81,7 +82,7 @@ def test_resumed_window_writes_the_very_same_means(clock: Clock) -> None:
     for step in steps[3:]:
         second.add(step, 0.0)
     clock.now += 2.0
-    resumed, uninterrupted = second.record(8), whole.record(8)
+    resumed, uninterrupted = second.means(8), whole.means(8)
     assert resumed["loss"].hex() == uninterrupted["loss"].hex()
     assert resumed["output_std"].hex() == uninterrupted["output_std"].hex()
     # Speed is of the steps since resuming alone.

@@ -1,0 +1,40 @@
+"""A run's configuration → the kNN accuracy of its encoder, whenever the training loop asks."""
+
+import torch
+
+from simsiam.pipeline.source import open_source
+from simsiam.train.config import PretrainConfig
+from simsiam.train.evaluation.features import CenterCrop, extract_features
+from simsiam.train.evaluation.knn import knn_accuracy
+from simsiam.train.precision import Arithmetic
+
+
+class KnnMonitor:
+    """Opens its images at once, so that a wrong path is told before the run starts.
+
+    `wanted` is False where the configuration names no images to measure on.
+    """
+
+    def __init__(self, config: PretrainConfig, arithmetic: Arithmetic, workers: int) -> None:
+        knn, data = config.knn, config.data
+        self.wanted = knn.train is not None
+        if knn.train is None or knn.test is None:
+            return
+        self._sources = open_source(knn.train), open_source(knn.test)
+        for path, source in zip((knn.train, knn.test), self._sources, strict=True):
+            if source.labels.min() < 0:
+                raise ValueError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
+        if list(self._sources[0].classes) != list(self._sources[1].classes):
+            raise ValueError(f"The classes of {knn.train} and {knn.test} differ; give folders of the same classes.")
+        short_side = knn.short_side or round(data.size * 256 / 224)
+        self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
+        self._k, self._temperature = knn.k, knn.temperature
+        self._arithmetic, self._workers = arithmetic, workers
+
+    def accuracy(self, encoder: torch.nn.Module) -> float:
+        """Return the accuracy, 0 … 1, of `encoder` as it is now; it is left as it was."""
+        train, test = (
+            extract_features(encoder, source, self._transform, self._arithmetic, self._workers)
+            for source in self._sources
+        )
+        return knn_accuracy(train, test, self._k, self._temperature)

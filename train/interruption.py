@@ -1,0 +1,30 @@
+"""SIGINT and SIGTERM → a flag that the training loop looks at between two steps."""
+
+import signal
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal, after it had been saved; `signal_number` says which."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+
+class StopSignals:
+    """Remembers the first SIGINT or SIGTERM in `received`; a second one acts at once, as if we were not here."""
+
+    received: int | None = None
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, signal.SIG_DFL)
