@@ -76,6 +76,9 @@ def metadata_dtype(field_types: list[int]) -> np.dtype[np.void]:
     return np.dtype([(f"f{i}", _FIELD_METADATA[kind]) for i, kind in enumerate(field_types)], align=True)
 
 
+_WAY_OUT = "give a folder of images or a .beton file"
+
+
 def read_index(file: int, path: Path) -> Index:
     """Read and check the index of the `.beton` open as file descriptor `file`; `path` is for messages.
 
@@ -85,13 +88,13 @@ def read_index(file: int, path: Path) -> Index:
     """
     file_size = os.fstat(file).st_size
     if file_size < HEADER.itemsize:
-        _refuse(path, f"is no .beton file: {file_size} bytes are less than its header; give a folder of images or a .beton")
+        _refuse(path, f"is no .beton file: {file_size} bytes are less than a header; {_WAY_OUT}")
     head = read_exactly(file, HEADER.itemsize, 0)
     header = np.frombuffer(head, HEADER)[0]
     fields, samples = int(header["num_fields"]), int(header["num_samples"])
     page_size, table_start = int(header["page_size"]), int(header["alloc_table_ptr"])
     if header["version"] != VERSION or not fields or page_size < SMALLEST_PAGE_SIZE or page_size & (page_size - 1):
-        _refuse(path, f"is no .beton file of FFCV 1.0 (its first bytes are {head[:8].hex(' ')}); give a folder of images or a .beton")
+        _refuse(path, f"is no .beton file of FFCV 1.0 (its first bytes are {head[:8].hex(' ')}); {_WAY_OUT}")
     if table_start == 0:
         _refuse(path, "was left unfinished by an interrupted conversion; convert again")
     if samples == 0:

@@ -24,8 +24,9 @@ class ResidentLoader:
     """Decodes the set once, then crops on the device from the same draws as every other backend.
 
     Resizing is separable and linear, so a crop with Pillow's antialiased bilinear filter is Y · image · Xᵀ, with one
-    row of weights for every output pixel. Pillow's weights are fixed-point numbers, so a value on the edge between
-    two grey levels may be rounded the other way, in either pass: the result is within two levels of Pillow's.
+    row of weights for every output pixel. Columns come first here; Pillow 13 takes rows first where that is cheaper
+    (python-pillow/Pillow pull request 9549), and each order rounds in between. So the result is within two grey levels
+    of Pillow's, 0.3 on average at worst.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
         if name not in ("loss", "learning_rate") and axis.lines:
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, axis.dataLim.ymax * 1.1 or None)
         if not axis.lines:
             axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="gray")
     if len(runs) > 1:

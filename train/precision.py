@@ -42,6 +42,7 @@ def choose_arithmetic(device: torch.device, name: PrecisionName) -> Arithmetic:
         name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if name == "tf32" and device.type != "cuda":
         raise ValueError("--precision tf32 is a GPU's arithmetic; on a CPU use fp32 or bf16.")
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    # Convolutions alone take tf32: the resident backend crops by matrix products, which must not depend on it.
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
     return Arithmetic(device, name)

@@ -15,6 +15,7 @@ from simsiam.pipeline.source import Source
 
 _GAP = 6
 _HEADER = 18
+_SMALLEST_TILE = 96  # pixels; smaller views are enlarged by a whole factor, pixel by pixel
 _COLUMNS = ("original", "crop 1", "crop 2", "view 1", "view 2")
 
 
@@ -82,14 +83,16 @@ def _with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[int]], size: int) -
 
 
 def _write_sheet(rows: Sequence[Sequence[np.ndarray]], size: int, out: Path) -> Path:
-    pitch = size + _GAP
+    factor = -(-_SMALLEST_TILE // size)
+    pitch = size * factor + _GAP
     sheet = Image.new("RGB", (len(_COLUMNS) * pitch + _GAP, len(rows) * pitch + _GAP + _HEADER), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(_COLUMNS):
         draw.text((_GAP + column * pitch, 3), title, fill="black")
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
-            sheet.paste(Image.fromarray(picture), (_GAP + column * pitch, _HEADER + _GAP + row * pitch))
+            tile = Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
+            sheet.paste(tile, (_GAP + column * pitch, _HEADER + _GAP + row * pitch))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.part")
     sheet.save(partial, format="png")

@@ -80,6 +80,15 @@ def test_all_24_orders_come_equally_often() -> None:
     assert ((counts - expected) ** 2 / expected).sum() < 49.7  # chi-square, 23 degrees of freedom, once in a thousand
 
 
+def test_order_depends_neither_on_whether_jitter_is_applied_nor_on_the_blur() -> None:
+    draws = draw_many(64, 64)
+    first = draws.order[..., 0].ravel()
+    jittered = (draws.jitter != np.array([1, 1, 1, 0], dtype=np.float32)).any(axis=-1).ravel()
+    for split in (jittered, draws.sigma.ravel() > 1):
+        shares = [np.bincount(first[part], minlength=4) / part.sum() for part in (split, ~split)]
+        assert abs(shares[0] - shares[1]).max() < 0.06
+
+
 def test_switches_come_as_often_as_asked_and_independently() -> None:
     draws = draw_many(64, 64)
     jittered = (draws.jitter != np.array([1, 1, 1, 0], dtype=np.float32)).any(axis=-1)

@@ -1,7 +1,9 @@
 """The contract that every backend keeps."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,16 @@ def loader(request: pytest.FixtureRequest, plan: CropPlan) -> Iterator[CropLoade
     opened = open_loader(request.param, plan, CPU, workers=0)
     yield opened
     opened.close()
+
+
+class Sizes:
+    """What `choose_backend` needs of a source."""
+
+    def __init__(self, count: int, side: int) -> None:
+        self.sizes = np.full((count, 2), side, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
 
 
 def flat(crops: Crops) -> list[torch.Tensor]:
@@ -86,12 +98,6 @@ def test_an_unknown_backend_is_refused_with_the_choices(plan: CropPlan) -> None:
 
 def test_auto_keeps_small_images_resident_and_large_ones_not(plan: CropPlan) -> None:
     assert choose_backend(plan, CPU)[0] == "resident"
-
-    class Photographs:
-        sizes = plan.source.sizes * 20
-
-        def __len__(self) -> int:
-            return len(self.sizes)
-
-    photographs = CropPlan(Photographs(), Augmentation(), 8, 3)  # pyright: ignore[reportArgumentType]
-    assert choose_backend(photographs, CPU)[0] == "torch"
+    for count, side in ((10, 500), (400_000, 32)):
+        sizes: Any = Sizes(count, side)
+        assert choose_backend(CropPlan(sizes, Augmentation(), 8, 3), CPU)[0] == "torch"

@@ -32,3 +32,9 @@ def test_draws_are_of_the_size_of_each_image(pictures) -> None:
 def test_impossible_batches_are_refused(pictures, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(pictures, **settings)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_the_batch_of_one_process(pictures, world_size: int) -> None:
+    shares = [plan(pictures, rank=rank, world_size=world_size).indices(1, 1) for rank in range(world_size)]
+    np.testing.assert_array_equal(np.concatenate(shares), plan(pictures).indices(1, 1))

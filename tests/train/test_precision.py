@@ -51,7 +51,7 @@ def test_tf32_on_a_cpu_is_refused() -> None:
 
 
 def test_switches_of_pytorch_follow_the_name() -> None:
-    expected: list[tuple[PrecisionName, str, bool]] = [("tf32", "high", True), ("fp32", "highest", False)]
+    expected: list[tuple[PrecisionName, str, bool]] = [("tf32", "highest", True), ("fp32", "highest", False)]
     for name, matmul, cudnn in expected:
         choose_arithmetic(torch.device("cuda", 0), name)
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (matmul, cudnn)

@@ -13,12 +13,16 @@ from simsiam.pipeline.source import open_source
 from simsiam.train.preview import preview
 
 GAP, HEADER, SIZE, COUNT = 6, 18, 32, 5
+TILE = 96  # views of 32 pixels are shown three times as large
 AUGMENTATION = Augmentation()
 
 
 def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
-    top, left = HEADER + GAP + row * (SIZE + GAP), GAP + column * (SIZE + GAP)
-    return sheet[top : top + SIZE, left : left + SIZE]
+    top, left = HEADER + GAP + row * (TILE + GAP), GAP + column * (TILE + GAP)
+    tile = sheet[top : top + TILE, left : left + TILE]
+    small = tile[::3, ::3]
+    assert np.array_equal(tile, small.repeat(3, axis=0).repeat(3, axis=1))
+    return small
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,7 @@ def sheet(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> np.nda
 
 
 def test_sheet_has_five_columns_and_a_row_an_image(sheet: np.ndarray) -> None:
-    assert sheet.shape == (HEADER + GAP + COUNT * (SIZE + GAP), GAP + 5 * (SIZE + GAP), 3)
+    assert sheet.shape == (HEADER + GAP + COUNT * (TILE + GAP), GAP + 5 * (TILE + GAP), 3)
 
 
 def test_crops_and_views_are_those_of_training(sheet: np.ndarray, tiny_images: Path) -> None:
