@@ -41,7 +41,8 @@ system-packages:
 	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing \
+	    || echo "apt-get failed; going on without FFCV, which needs:$$missing"; \
 	else \
 	  echo "Missing system packages, without which FFCV can't be built:$$missing"; \
 	fi
@@ -58,6 +59,6 @@ $(VENV)/installed: pyproject.toml Makefile docker/system-packages.txt | .links
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(TORCH)
 	$(BIN)/pip install -q -e '.[dev]'
-	PKG_CONFIG_PATH=$(CURDIR)/docker/ffcv $(BIN)/pip install -q -e '.[ffcv]' \
+	PKG_CONFIG_PATH=$(CURDIR)/docker/ffcv:$$PKG_CONFIG_PATH $(BIN)/pip install -q -e '.[ffcv]' \
 	  || echo "FFCV could not be built (see above); going on without it: only the tests against FFCV need it."
 	touch $@

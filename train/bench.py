@@ -16,7 +16,7 @@ from simsiam.pipeline.loader import Backend, CropLoader, choose_backend, open_lo
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import DeviceName
-from simsiam.train.environment import available_cores, describe_environment
+from simsiam.train.environment import describe_environment, worker_count
 from simsiam.train.precision import open_device
 
 Result = dict[str, Any]
@@ -41,7 +41,7 @@ def bench_loaders(
         raise ValueError(f"seconds is {seconds}; give a positive number.")
     where = open_device(device)
     plan = CropPlan(open_source(source_path), Augmentation(), size, batch_size)
-    workers = available_cores() if workers is None else workers
+    workers = worker_count(workers)
     results = []
     asked: list[Backend] = [*backends, "synthetic"]
     for backend in dict.fromkeys(asked):

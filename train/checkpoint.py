@@ -46,7 +46,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ValueError(f"The checkpoint {path} can't be read: {error.strerror}.") from None
+        raise ValueError(
+            f"The checkpoint {path} can't be read: {error.strerror}; give auto, never, a run folder or a .pt file."
+        ) from None
     except Exception as error:  # a cut or overwritten zip raises whatever its reader stumbles over
         first_line = str(error).partition("\n")[0]
         raise ValueError(f"The checkpoint {path} is damaged or no checkpoint: {first_line}") from None

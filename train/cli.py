@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simsiam.train.commands import COMMANDS, DONE, FAILED, INTERRUPTED, USAGE
+from simsiam.train.interruption import Interrupted
 
 
 def main() -> None:
@@ -40,6 +42,8 @@ def run(arguments: Sequence[str]) -> int:
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
+    except Interrupted as stop:
+        return _fail(str(stop), INTERRUPTED if stop.signal_number == signal.SIGINT else DONE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -4,8 +4,6 @@ Each imports what it needs itself, so that `simsiam --help` does not wait for to
 """
 
 import dataclasses
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,16 +158,12 @@ def pretrain(arguments: Sequence[str]) -> int:
 
         print(yaml.safe_dump(configuration.to_tree(config), sort_keys=False), end="")
         return DONE
-    from simsiam.train import pretrain as job
+    from simsiam.train.pretrain import pretrain
 
     console = Console()
     default_run_dir = Path("runs") / file.stem
     run_dir = config.run_dir or default_run_dir
-    try:
-        summary = job.pretrain(config, default_run_dir, console)
-    except job.Interrupted as stop:
-        print(f"Stopped and saved; go on with: simsiam pretrain {run_dir}", file=sys.stderr)
-        return INTERRUPTED if stop.signal_number == signal.SIGINT else DONE
+    summary = pretrain(config, default_run_dir, console)
     _print_summary(summary, run_dir, console)
     return DONE
 

@@ -163,7 +163,7 @@ class PretrainConfig:
     compile: Literal["off", "default", "max-autotune"] = "off"
     """Compile the network with torch.compile."""
     deterministic: bool = False
-    """Use only deterministic operations on a GPU, at some cost in speed; on a CPU runs always repeat bit for bit."""
+    """Use only deterministic operations on a GPU, slower; on a CPU runs repeat bit for bit with as many threads."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)

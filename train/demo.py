@@ -25,7 +25,7 @@ def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, A
     Raises ValueError when `out` holds something already.
     """
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"The folder {out} is not empty; give another --out, or remove it.")
+        raise ValueError(f"The folder {out} is not empty; remove it, or give another --out (with make: DEMO_DIR=…).")
     workers = available_cores()
     betons = {}
     for split, count, seed in (("train", TRAIN_IMAGES, 0), ("test", TEST_IMAGES, 1)):

@@ -33,6 +33,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def worker_count(asked: int | None) -> int:
+    """Return how many loader processes to start: `asked`, or one for each core. Raises ValueError below 0."""
+    if asked is not None and asked < 0:
+        raise ValueError(f"workers is {asked}; give 0 (in this process) or more.")
+    return available_cores() if asked is None else asked
+
+
 def cpu_name() -> str:
     """Return the processor's model name."""
     try:

@@ -1,14 +1,17 @@
 """SIGINT and SIGTERM → a flag that the training loop looks at between two steps."""
 
 import signal
+from pathlib import Path
 from types import FrameType
 
 
 class Interrupted(Exception):
-    """The run was stopped by a signal, after it had been saved; `signal_number` says which."""
+    """The run in `run_dir` was stopped by a signal, after it had been saved; `signal_number` says which."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+    def __init__(self, signal_number: int, run_dir: Path) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name} and saved; go on with: simsiam pretrain {run_dir}"
+        )
         self.signal_number = signal_number
 
 

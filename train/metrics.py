@@ -17,7 +17,7 @@ def read_metrics(run_dir: Path) -> list[Record]:
     """Return the lines of a run's metrics.jsonl, oldest first; none if it has not started."""
     try:
         lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     records = []
     for line in lines:

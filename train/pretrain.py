@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from simsiam.pipeline.source import Source, open_source
 from simsiam.train.checkpoint import save_checkpoint
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.console import TrainingConsole, show_progress
-from simsiam.train.environment import available_cores
+from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.interruption import Interrupted, StopSignals
 from simsiam.train.metrics import MetricsLog, StepWindow, read_metrics, summarize
@@ -54,7 +55,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
     arithmetic = choose_arithmetic(open_device(config.device), config.precision)
     device = arithmetic.device
     _make_deterministic(config.deterministic)
-    workers = available_cores() if config.data.workers is None else config.data.workers
+    workers = worker_count(config.data.workers)
     with show_progress(console, "Looking at the images", "files") as progress:
         source = open_source(config.data.path, progress=progress)
     plan = CropPlan(source, config.augmentation, config.data.size, config.batch_size, config.seed, VIEWS)
@@ -66,6 +67,11 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
     step, last_step = 0, _last_step(config, len(plan))
     window = StepWindow(device)
     if run.state is not None:
+        if run.state["images"] != len(source):
+            raise ValueError(
+                f"The run in {run.path} was started on {run.state['images']:,} images, and {config.data.path} has"
+                f" {len(source):,}: give the same images to go on, or another --run-dir to start anew."
+            )
         model.load_state_dict(run.state["model"])
         optimizer.load_state_dict(run.state["optimizer"])
         window.load_state_dict(run.state["window"])
@@ -80,6 +86,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
         state = {
             "format": 1,
             "config": to_tree(config),
+            "images": len(source),
             "step": step,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -139,7 +146,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
                         live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     if signals.received:
                         save()
-                        raise Interrupted(signals.received)
+                        raise Interrupted(signals.received, run.path)
                     every = config.checkpoint.every_steps
                     if every and step % every == 0 and step % len(plan):
                         save()
@@ -168,6 +175,9 @@ def _last_step(config: PretrainConfig, steps_per_epoch: int) -> int:
 
 
 def _make_deterministic(deterministic: bool) -> None:
+    if deterministic:
+        # cuBLAS repeats itself only with a workspace of fixed size; it reads this when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 

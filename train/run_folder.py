@@ -1,5 +1,6 @@
 """Configuration → the folder a run lives in: new, or one to go on from."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -58,7 +59,8 @@ def open_run_folder(config: PretrainConfig, default: Path) -> RunFolder:
             )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False))
+        repeatable = dataclasses.replace(config, run_dir=None, resume="never")
+        write_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
         write_atomically(path / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
     except OSError as error:
         raise ValueError(f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir.") from None

@@ -1,4 +1,7 @@
-"""Crops → one update of the weights; nothing in here waits for the device."""
+"""Crops → one update of the weights.
+
+Nothing waits for the device but the plain augmentation, which looks up on it which images each operation concerns.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

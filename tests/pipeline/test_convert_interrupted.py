@@ -103,7 +103,7 @@ import os, signal, sys, time, resource
 import numpy as np
 from simsiam.pipeline.convert import convert
 class Noise:
-    classes, labels, sizes = [], np.full(400, -1), np.zeros((400, 2), np.int32)
+    classes, broken, labels, sizes = [], [], np.full(400, -1), np.zeros((400, 2), np.int32)
     def __len__(self): return 400
     def name(self, index): return f"noise {{index}}"
     def read(self, index): raise NotImplementedError

@@ -78,7 +78,7 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("convert {images}/test {wrong}/out.beton --quality 101", "The JPEG quality 101 must lie between 1 and 100"),
         ("bench loader --source {images}/train --batch-size 64", "The batch size 64 is larger than the 48 images"),
         ("bench loader --source {images}/train --device cuda", "--device cuda was asked for, but"),
-        ("demo --out {images}", "The folder {images} is not empty; give another --out"),
+        ("demo --out {images}", "The folder {images} is not empty; remove it, or give another --out"),
         ("pretrian", "There is no command 'pretrian'. Did you mean pretrain? Run simsiam --help"),
         ("xyzzy", "There is no command 'xyzzy'. Run simsiam --help for the list"),
         ("evaluate", "`simsiam evaluate` needs one of: knn"),

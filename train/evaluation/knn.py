@@ -7,7 +7,7 @@ import torch
 
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import DeviceName
-from simsiam.train.environment import available_cores
+from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.features import CenterCrop, Features, extract_features, load_encoder
 from simsiam.train.precision import choose_arithmetic, open_device
 
@@ -17,10 +17,12 @@ _CHUNK = 1024  # rows of the similarity matrix that are held at once
 def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: float = 0.1) -> float:
     """Return the share of `test`, 0 … 1, whose class is found among its neighbours in `train`.
 
-    Cosine similarity s, the k nearest vote with weight exp(s / temperature), the class with most votes wins (Wu et
-    al. 2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). k is cut to the
+    Cosine similarity s, the k nearest vote with weight exp(s / temperature), the class with most votes wins (Wu et al.
+    2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). k is cut to the
     number of training images. Raises ValueError when either set is unlabelled.
     """
+    if k < 1 or temperature <= 0:
+        raise ValueError(f"k is {k} and the temperature {temperature}; both must be positive.")
     if min(train.labels.min(), test.labels.min()) < 0:
         raise ValueError("kNN needs labelled images: put each class into a folder of its own.")
     bank = torch.nn.functional.normalize(train.vectors, dim=1)
@@ -30,7 +32,7 @@ def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: flo
     for chunk, labels in zip(queries.split(_CHUNK), test.labels.split(_CHUNK), strict=True):
         similarity, neighbour = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)
         votes = torch.zeros(len(chunk), classes)
-        votes.scatter_add_(1, train.labels[neighbour], (similarity / temperature).exp())
+        votes.scatter_add_(1, train.labels[neighbour], ((similarity - 1) / temperature).exp())
         correct += int((votes.argmax(dim=1) == labels).sum())
     return correct / len(queries)
 
@@ -56,9 +58,11 @@ def evaluate_checkpoint(
     crop = size or int(data["size"])
     resized = short_side or config["knn"]["short_side"] or round(crop * 256 / 224)
     transform = CenterCrop(crop, resized, tuple(data["mean"]), tuple(data["std"]))
-    workers = available_cores() if workers is None else workers
+    workers = worker_count(workers)
+    sources = open_source(train), open_source(test)
+    if all(source.classes for source in sources) and list(sources[0].classes) != list(sources[1].classes):
+        raise ValueError(f"The classes of {train} and {test} differ; give folders of the same classes.")
     bank, queries = (
-        extract_features(encoder, open_source(path), transform, arithmetic, workers, progress=progress)
-        for path in (train, test)
+        extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
     )
     return knn_accuracy(bank, queries, k, temperature)

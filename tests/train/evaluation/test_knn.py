@@ -93,3 +93,15 @@ def test_size_of_the_crop_can_be_chosen(tiny_run: Path, tiny_images: Path, monke
     evaluate_checkpoint(*paths, size=20, short_side=22, device="cpu", workers=0)
     assert [(each.size, each.short_side) for each in seen] == [(16, 18)] * 2 + [(20, 22)] * 2
     assert seen[0].mean == (0.485, 0.456, 0.406) and seen[0].std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(0, 0.1), (-3, 0.1), (5, 0.0)])
+def test_votes_that_mean_nothing_are_refused(k: int, temperature: float) -> None:
+    features = Features(torch.eye(4), torch.arange(4))
+    with pytest.raises(ValueError, match=f"k is {k} and the temperature {temperature}; both must be positive"):
+        knn_accuracy(features, features, k, temperature)
+
+
+def test_a_low_temperature_does_not_overflow() -> None:
+    features = Features(torch.eye(4), torch.arange(4))
+    assert knn_accuracy(features, features, 4, temperature=0.001) == 1.0

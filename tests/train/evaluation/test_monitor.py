@@ -1,0 +1,33 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from simsiam.train.config import KnnConfig, PretrainConfig
+from simsiam.train.evaluation.monitor import KnnMonitor
+from simsiam.train.precision import Arithmetic
+
+FP32 = Arithmetic(torch.device("cpu"), "fp32")
+
+
+def monitor(train: Path, test: Path) -> KnnMonitor:
+    config = dataclasses.replace(PretrainConfig(), knn=KnnConfig(train=train, test=test))
+    return KnnMonitor(config, FP32, workers=0)
+
+
+def test_without_images_it_is_not_wanted(tiny_images: Path) -> None:
+    assert not KnnMonitor(PretrainConfig(), FP32, workers=0).wanted
+    assert monitor(tiny_images / "train", tiny_images / "test").wanted
+
+
+def test_images_without_labels_are_refused(tiny_images: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs labels, and .*fine has images outside any class folder"):
+        monitor(tiny_images / "train" / "fine", tiny_images / "test")
+
+
+def test_other_classes_are_refused(tiny_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "fine").symlink_to(tiny_images / "test" / "fine")
+    with pytest.raises(ValueError, match=r"classes of .* differ"):
+        monitor(tiny_images / "train", tmp_path / "other")
