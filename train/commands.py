@@ -73,6 +73,7 @@ def convert(
     from simsiam.pipeline.convert import convert
     from simsiam.pipeline.source import open_source
 
+    _check_ending(out, ".beton")
     console = Console()
     with show_progress(console, "Looking at the images", "files") as progress:
         images = open_source(source, progress=progress)
@@ -122,6 +123,7 @@ def preview(
     from simsiam.pipeline.source import open_source
     from simsiam.train.preview import preview
 
+    _check_ending(out, ".png")
     written = preview(
         open_source(path),
         out,
@@ -237,6 +239,7 @@ def plot(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("curves.
 
     if not runs:
         raise ValueError("Name at least one run folder, as in: simsiam plot runs/demo/run.")
+    _check_ending(out, ".png")
     print(plot_runs(runs, out))
 
 
@@ -276,6 +279,11 @@ def bench_loader(
     print_results(results, Console())
     if json:
         write_results(results, json)
+
+
+def _check_ending(out: Path, ending: str) -> None:
+    if out.suffix != ending:
+        raise ValueError(f"The file {out} would hold a {ending} under another name; give a name that ends in {ending}.")
 
 
 def _print_summary(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
