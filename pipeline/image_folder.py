@@ -112,11 +112,9 @@ class ImageFolder:
                 f"None of the {len(self.broken)} images in {root} can be read, the first because: {reason} ({name});"
                 " repair them or give another folder."
             )
+        found = f"only {listing.other_files} other files" if listing.other_files else "which is empty"
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
-        raise ValueError(
-            f"There is no image in {root}, only {listing.other_files} other files; images are the files that end in"
-            f" {endings}."
-        )
+        raise ValueError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")
 
     def _printable(self, path: bytes) -> str:
         return printable_path(bytes(self.root / os.fsdecode(path)))

@@ -255,7 +255,7 @@ def test_a_folder_without_images_is_refused_with_what_was_seen(tmp_path: Path):
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no image in .*, only 0 other files"):
+    with pytest.raises(ValueError, match=r"no image in .*, which is empty"):
         ImageFolder(tmp_path)
 
 

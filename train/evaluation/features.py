@@ -34,6 +34,11 @@ class CenterCrop(NamedTuple):
     std: tuple[float, float, float]
 
 
+def default_short_side(size: int) -> int:
+    """Return the shorter side to resize to before a centre crop of `size` pixels: 256 for 224, as is usual."""
+    return round(size * 256 / 224)
+
+
 def load_encoder(checkpoint: Path) -> tuple[ResNet, dict[str, Any]]:
     """Return the encoder of a checkpoint, or of a run folder's newest one, and the run's configuration as a tree.
 

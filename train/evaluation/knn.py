@@ -8,7 +8,7 @@ import torch
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import DeviceName
 from simsiam.train.environment import worker_count
-from simsiam.train.evaluation.features import CenterCrop, Features, extract_features, load_encoder
+from simsiam.train.evaluation.features import CenterCrop, Features, default_short_side, extract_features, load_encoder
 from simsiam.train.precision import choose_arithmetic, open_device
 
 _CHUNK = 1024  # rows of the similarity matrix that are held at once
@@ -56,7 +56,7 @@ def evaluate_checkpoint(
     encoder.to(arithmetic.device).to(memory_format=torch.channels_last)
     data = config["data"]
     crop = size or int(data["size"])
-    resized = short_side or config["knn"]["short_side"] or round(crop * 256 / 224)
+    resized = short_side or config["knn"]["short_side"] or default_short_side(crop)
     transform = CenterCrop(crop, resized, tuple(data["mean"]), tuple(data["std"]))
     workers = worker_count(workers)
     sources = open_source(train), open_source(test)

@@ -4,7 +4,7 @@ import torch
 
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import PretrainConfig
-from simsiam.train.evaluation.features import CenterCrop, extract_features
+from simsiam.train.evaluation.features import CenterCrop, default_short_side, extract_features
 from simsiam.train.evaluation.knn import knn_accuracy
 from simsiam.train.precision import Arithmetic
 
@@ -26,7 +26,7 @@ class KnnMonitor:
                 raise ValueError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
         if list(self._sources[0].classes) != list(self._sources[1].classes):
             raise ValueError(f"The classes of {knn.train} and {knn.test} differ; give folders of the same classes.")
-        short_side = knn.short_side or round(data.size * 256 / 224)
+        short_side = knn.short_side or default_short_side(data.size)
         self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
