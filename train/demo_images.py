@@ -1,12 +1,10 @@
 """A seed → a small labelled set of JPEGs on disk: ten kinds of textured shapes, in disguise.
 
-The class is a shape, its texture, and the two hues it is painted in. Everything else is nuisance, drawn anew for each
-image: the exact colours, background, place, scale and direction, the light and its gradient, clutter of plain shapes,
-noise. So neighbours in raw pixels share their light and layout as often as their class, and an encoder has to learn to
-look past them.
+The class is a shape and its texture. Everything else is nuisance, drawn anew for each image: both colours of the
+texture, the background, place, scale and direction, the light and its gradient, clutter of plain shapes, noise. So
+neighbours in raw pixels share their colours, not their class, and an encoder has to learn to look past them.
 """
 
-import colorsys
 import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -58,7 +56,7 @@ CLASSES: tuple[str, ...] = tuple(f"{texture}-{shape}" for texture, shape in zip(
 """The ten classes: one texture on one shape each."""
 
 _SUPERSAMPLING = 2
-_HUE_NOISE = 0.08  # turns; within the ±0.1 of the reference's jitter
+_LEAST_CONTRAST = 0.35  # mean difference of the two colours; below it a texture could hardly be seen
 
 
 def draw_demo_image(label: int, rng: np.random.Generator, size: int = 64) -> npt.NDArray[np.uint8]:
@@ -70,7 +68,7 @@ def draw_demo_image(label: int, rng: np.random.Generator, size: int = 64) -> npt
     u, v = _place(x, y, rng, radius=rng.uniform(1.3, 1.9), spread=0.3)
     periods = rng.uniform(3.0, 4.5)
     blend = 0.5 + 0.5 * np.clip(2.5 * list(_TEXTURES.values())[label](u * periods, v * periods), -1, 1)[..., None]
-    light, dark = _palette(label, rng)
+    light, dark = _contrasting_colors(rng)
     inside = list(_SHAPES.values())[label](u, v) < 1
     canvas[inside] = (light * blend + dark * (1 - blend))[inside]
     for _ in range(rng.integers(2, 6)):
@@ -110,13 +108,12 @@ def _write_demo_image(folder: Path, seed: int, index: int) -> None:
     Image.fromarray(image).save(folder / CLASSES[label] / f"{index:05d}.jpg", quality=90)
 
 
-def _palette(label: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return a class's light and dark colour, RGB 0 … 1: hues near its own, any saturation and value."""
-    hue = label / len(CLASSES)
-    light = (hue + rng.uniform(-_HUE_NOISE, _HUE_NOISE), rng.uniform(0.4, 0.9), rng.uniform(0.6, 1.0))
-    offset = (0.5, 0.33, 0.2)[label % 3]
-    dark = (hue + offset + rng.uniform(-_HUE_NOISE, _HUE_NOISE), rng.uniform(0.5, 1.0), rng.uniform(0.15, 0.5))
-    return np.array(colorsys.hsv_to_rgb(*light)), np.array(colorsys.hsv_to_rgb(*dark))
+def _contrasting_colors(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return any two colours, RGB 0 … 1, far enough apart for a texture to be seen."""
+    while True:
+        first, second = _color(rng), _color(rng)
+        if abs(first - second).mean() > _LEAST_CONTRAST:
+            return first, second
 
 
 def _color(rng: np.random.Generator) -> npt.NDArray[np.float64]:

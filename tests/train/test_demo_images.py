@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from simsiam.train.demo_images import CLASSES, draw_demo_image, write_demo_images
+from simsiam.train.evaluation.features import Features
+from simsiam.train.evaluation.knn import knn_accuracy
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -55,3 +58,17 @@ def test_progress_is_told(tmp_path: Path) -> None:
     calls = []
     write_demo_images(tmp_path, 20, seed=0, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 20) for done in range(1, 21)]
+
+
+def test_nearest_neighbours_in_pixels_or_in_colours_hardly_tell_the_class() -> None:
+    # Otherwise the demo's figures would say nothing about what the encoder has learned.
+    images = np.stack([draw_demo_image(index % 10, np.random.default_rng([9, index]), size=32) for index in range(800)])
+    pixels = torch.from_numpy(images.reshape(800, -1)).float() - 127
+    colors = (images // 64).astype(np.int64) @ [16, 4, 1]  # four levels of each of red, green and blue
+    histograms = torch.stack(
+        [torch.bincount(torch.from_numpy(image.ravel()), minlength=64) for image in colors]
+    ).float()
+    labels = torch.arange(800) % 10
+    for vectors, at_most in ((pixels, 0.2), (histograms, 0.25)):
+        train, test = Features(vectors[:600], labels[:600]), Features(vectors[600:], labels[600:])
+        assert knn_accuracy(train, test, k=20, temperature=0.1) <= at_most
