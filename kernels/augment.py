@@ -1,12 +1,13 @@
 """uint8 crops and their drawn augmentation parameters → normalised views, view-major, channels-last."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 # Positions in the last axis of `jitter`, and the codes in `order`.
-_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 # Measured: from 2 images of 224 px to 128 of 32 px at a time are quickest, about 1 MiB of float32 RGB.
 _CACHED_PIXELS = 2 * 224**2
@@ -19,17 +20,21 @@ def augment_views(
     order: Tensor,
     gray: Tensor,
     sigma: Tensor,
+    solarize: Tensor | None = None,
     *,
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
     blur_kernel: int = 23,
+    implementation: Literal["auto", "reference"] = "auto",
 ) -> Tensor:
-    """Apply each view's own drawn augmentation: colour jitter, grayscale, blur, flip, normalise, cast.
+    """Apply each view's own drawn augmentation: colour jitter, grayscale, blur, solarize, flip, normalise, cast.
 
-    The order of the operations is that of MoCo v2 and SimSiam (arXiv 2011.10566, App. A). Each is defined as
-    torchvision's tensor functional on float images in [0, 1], and computed in float32 whatever `dtype` or
-    autocast say; only the normalised result is cast.
+    The order of the operations is that of MoCo v2 and SimSiam (arXiv 2011.10566, App. A), with solarize where
+    BYOL has it (arXiv 2006.07733, App. B). Each is defined as torchvision's tensor functional on float images in
+    [0, 1], and computed in float32 whatever `dtype` or autocast say; only the normalised result is cast.
+
+    It is the custom operator `simsiam::augment_views`, one node in a graph of torch.compile, without gradient.
 
     Args:
         pixels: Crops, uint8 (n, views, size, size, 3).
@@ -40,12 +45,15 @@ def augment_views(
             of 0 brightness, 1 contrast, 2 saturation, 3 hue.
         gray: Turn to grayscale (of three equal channels), bool (n, views).
         sigma: Standard deviation of the Gaussian blur in pixels, float32 (n, views); 0 where there is none.
+        solarize: Turn each value from 0.5 on into 1 − value, bool (n, views); None: nowhere.
         mean: Subtracted from R, G and B in [0, 1].
         std: R, G and B are divided by it afterwards.
         dtype: Of the result.
         blur_kernel: Width of the Gaussian in pixels, odd: 23 is about a tenth of 224 (SimCLR, arXiv
             2002.05709, App. A). The image continues as in a mirror (`reflect` padding), which reaches `size`
             − 1 pixels out, so an image of fewer than 12 pixels is blurred with 2·`size` − 1.
+        implementation: `auto`: compiled for the device, within 1/255 of the reference (before mean and std);
+            `reference`: the definition in plain PyTorch, which `auto` takes on devices other than CPU and CUDA.
 
     Returns:
         Views of `dtype`, (views·n, 3, size, size) in `torch.channels_last`: all first views, then all second
@@ -54,16 +62,59 @@ def augment_views(
     Raises:
         ValueError: A tensor has another shape, dtype or device, or a setting is out of range.
     """
-    _check_tensors(pixels, flip, jitter, order, gray, sigma)
+    if solarize is None:
+        solarize = torch.zeros_like(flip)
+    _check_tensors(pixels, flip, jitter, order, gray, sigma, solarize)
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"mean is {mean} and std {std}; give three numbers each, those of std above 0.")
     if not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; give a floating point type such as torch.bfloat16.")
     if blur_kernel < 1 or blur_kernel % 2 == 0:
         raise ValueError(f"blur_kernel is {blur_kernel}; give an odd number of pixels.")
-    return augment_views_reference(
-        pixels, flip, jitter, order, gray, sigma, mean=mean, std=std, dtype=dtype, blur_kernel=blur_kernel
+    if implementation not in ("auto", "reference"):
+        raise ValueError(f"implementation is {implementation}; give auto or reference.")
+    return _augment_views(
+        pixels, flip, jitter, order, gray, sigma, solarize, mean, std, dtype, blur_kernel, implementation
     )
+
+
+@torch.library.custom_op("simsiam::augment_views", mutates_args=())
+def _augment_views(
+    pixels: Tensor,
+    flip: Tensor,
+    jitter: Tensor,
+    order: Tensor,
+    gray: Tensor,
+    sigma: Tensor,
+    solarize: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    blur_kernel: int,
+    implementation: str,
+) -> Tensor:
+    # Here, since each is slow to import and only one is needed.
+    if implementation == "auto" and pixels.device.type == "cpu":
+        from simsiam.kernels.augment_cpu import augment_views_cpu as augment
+    elif implementation == "auto" and pixels.device.type == "cuda":
+        from simsiam.kernels.augment_triton import augment_views_triton as augment
+    else:
+        augment = augment_views_reference
+    return augment(
+        pixels, flip, jitter, order, gray, sigma, solarize, mean=mean, std=std, dtype=dtype, blur_kernel=blur_kernel
+    )
+
+
+@_augment_views.register_fake
+def _(pixels, flip, jitter, order, gray, sigma, solarize, mean, std, dtype, blur_kernel, implementation) -> Tensor:
+    return empty_views(pixels, dtype)
+
+
+def empty_views(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised result for crops (n, views, size, size, 3): the layout that every implementation has."""
+    count, views, size = pixels.shape[:3]
+    shape = (views * count, 3, size, size)
+    return torch.empty(shape, dtype=dtype, device=pixels.device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -74,6 +125,7 @@ def augment_views_reference(
     order: Tensor,
     gray: Tensor,
     sigma: Tensor,
+    solarize: Tensor,
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -89,8 +141,8 @@ def augment_views_reference(
     images = torch.empty((views, count, 3, size, size), dtype=torch.float32, device=pixels.device)
     images.copy_(pixels.permute(1, 0, 4, 2, 3)).div_(255)
     images = images.flatten(0, 1)
-    flip, jitter, order, gray, sigma = (
-        draw.transpose(0, 1).flatten(0, 1) for draw in (flip, jitter, order, gray, sigma)
+    flip, jitter, order, gray, sigma, solarize = (
+        draw.transpose(0, 1).flatten(0, 1) for draw in (flip, jitter, order, gray, sigma, solarize)
     )
 
     _jitter(images, jitter, order)
@@ -98,14 +150,18 @@ def augment_views_reference(
         images[rows] = _luma(images[rows]).expand(-1, 3, -1, -1)
     for rows in _rows(sigma > 0, size):
         images[rows] = _gaussian_blur(images[rows], sigma[rows], blur_kernel)
+    for rows in _rows(solarize, size):
+        images[rows] = _solarize(images[rows])
     for rows in _rows(flip, size):
         images[rows] = images[rows].flip(-1)
 
     images.sub_(images.new_tensor(mean).view(3, 1, 1)).div_(images.new_tensor(std).view(3, 1, 1))
-    return images.to(dtype=dtype, memory_format=torch.channels_last)
+    return empty_views(pixels, dtype).copy_(images)
 
 
-def _check_tensors(pixels: Tensor, flip: Tensor, jitter: Tensor, order: Tensor, gray: Tensor, sigma: Tensor) -> None:
+def _check_tensors(
+    pixels: Tensor, flip: Tensor, jitter: Tensor, order: Tensor, gray: Tensor, sigma: Tensor, solarize: Tensor
+) -> None:
     if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[4] != 3 or pixels.shape[2] != pixels.shape[3]:
         raise ValueError(
             f"pixels is {pixels.dtype} {tuple(pixels.shape)}; give uint8 crops of shape (n, views, size, size, 3)."
@@ -117,6 +173,7 @@ def _check_tensors(pixels: Tensor, flip: Tensor, jitter: Tensor, order: Tensor, 
         ("order", order, torch.uint8, (*leading, 4)),
         ("gray", gray, torch.bool, leading),
         ("sigma", sigma, torch.float32, leading),
+        ("solarize", solarize, torch.bool, leading),
     ):
         if draw.dtype != dtype or tuple(draw.shape) != shape:
             raise ValueError(
@@ -138,10 +195,10 @@ def _rows(chosen: Tensor, size: int) -> Sequence[Tensor]:
 def _jitter(images: Tensor, jitter: Tensor, order: Tensor) -> None:
     for place in range(4):
         for code, adjust, neutral in (
-            (_BRIGHTNESS, _brightness, 1.0),
-            (_CONTRAST, _contrast, 1.0),
-            (_SATURATION, _saturation, 1.0),
-            (_HUE, _hue, 0.0),
+            (BRIGHTNESS, _brightness, 1.0),
+            (CONTRAST, _contrast, 1.0),
+            (SATURATION, _saturation, 1.0),
+            (HUE, _hue, 0.0),
         ):
             amount = jitter[:, code]
             for rows in _rows((order[:, place] == code) & (amount != neutral), images.shape[-1]):
@@ -208,3 +265,7 @@ def _weigh_neighbours(padded: Tensor, weights: Tensor, dim: int) -> Tensor:
         pair = padded.narrow(dim, reach - distance, size) + padded.narrow(dim, reach + distance, size)
         total.addcmul_(pair, weight)
     return total
+
+
+def _solarize(images: Tensor) -> Tensor:
+    return torch.where(images >= 0.5, 1 - images, images)

@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.philox import philox, uniform
 
 Array = TypeVar("Array")
@@ -31,6 +32,8 @@ class Draws(NamedTuple, Generic[Array]):
     """bool (N, V): reduced to grayscale."""
     sigma: Array
     """float32 (N, V): standard deviation of the Gaussian blur in output pixels; 0 where none."""
+    solarize: Array
+    """bool (N, V): values from 0.5 (128 of 255) on inverted."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +62,36 @@ class Augmentation:
     """How often a view is blurred."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Smallest and largest standard deviation of the Gaussian blur, in output pixels."""
+    solarize_probability: float = 0.0
+    """How often the bright half of a view's values is inverted, after the blur (as in BYOL, arXiv 2006.07733)."""
 
     def __post_init__(self) -> None:
-        for name in ("flip_probability", "jitter_probability", "gray_probability", "blur_probability"):
+        for name in (
+            "flip_probability",
+            "jitter_probability",
+            "gray_probability",
+            "blur_probability",
+            "solarize_probability",
+        ):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a probability from 0 to 1.")
+                raise UsageError(f"augmentation.{name} is {getattr(self, name)}; give a probability from 0 to 1.")
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 to 1.")
+                raise UsageError(f"augmentation.{name} is {getattr(self, name)}; give a number from 0 to 1.")
         if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue is {self.hue}; give a number from 0 to 0.5 turns.")
+            raise UsageError(f"augmentation.hue is {self.hue}; give a number from 0 to 0.5 turns.")
         for name in ("crop_scale", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(f"{name} is {low}, {high}; give two positive numbers, the smaller one first.")
+                raise UsageError(
+                    f"augmentation.{name} is {low}, {high}; give two positive numbers, the smaller one first."
+                )
         if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale is {self.crop_scale}; a crop is at most the whole image, 1.")
+            raise UsageError(f"augmentation.crop_scale is {self.crop_scale}; a crop is at most the whole image, 1.")
 
 
 # Blocks of the counter: which four words serve what. A block is never used for two things.
-_SWITCHES, _JITTER, _ORDER_AND_SIGMA, _CROP = 0, 1, 2, 3
+_SWITCHES, _JITTER, _ORDER_SIGMA_SOLARIZE, _CROP = 0, 1, 2, 3
 _CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop tries ten times, then takes the centre
 
 _ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.uint8)  # (24, 4)
@@ -95,7 +108,7 @@ def draw(
     """Draw the augmentation of the samples `index`, int64 (N,), of heights and widths `sizes`, int32 (N, 2).
 
     Each number follows the law of torchvision's transform of that name (RandomResizedCrop, RandomApply(ColorJitter),
-    RandomGrayscale, RandomApply(GaussianBlur), RandomHorizontalFlip).
+    RandomGrayscale, RandomApply(GaussianBlur), RandomSolarize, RandomHorizontalFlip).
     """
     # (N, V) counters: sample, epoch and view fill three words, the block is the fourth.
     counter = (index[:, None], epoch, np.arange(views)[None, :])
@@ -104,7 +117,7 @@ def draw(
         return tuple(uniform(words) for words in philox(seed, *counter, number))
 
     jittered, flipped, grayed, blurred = block(_SWITCHES)
-    order, sigma, _, _ = block(_ORDER_AND_SIGMA)
+    order, sigma, solarized, _ = block(_ORDER_SIGMA_SOLARIZE)
     spread = np.array([augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue])
     center = np.array([1.0, 1.0, 1.0, 0.0])
     jitter = center + spread * (2 * np.stack(block(_JITTER), axis=-1) - 1)
@@ -117,6 +130,7 @@ def draw(
         order=_ORDERS[(order * len(_ORDERS)).astype(np.intp)],
         gray=grayed < augmentation.gray_probability,
         sigma=np.where(blurred < augmentation.blur_probability, low + (high - low) * sigma, 0).astype(np.float32),
+        solarize=solarized < augmentation.solarize_probability,
     )
 
 

@@ -12,6 +12,7 @@ COUNT = 4000
 # Two samples of 8,000 and 4,000 from one law differ more than this once in ten thousand tries (Kolmogorov–Smirnov:
 # 2.23 · √(1/8000 + 1/4000)); the seeds are fixed, so a pass stays a pass.
 KS_LIMIT = 0.043
+SOLARIZING = Augmentation(solarize_probability=0.5)
 
 
 def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
@@ -90,11 +91,11 @@ def test_order_depends_neither_on_whether_jitter_is_applied_nor_on_the_blur() ->
 
 
 def test_switches_come_as_often_as_asked_and_independently() -> None:
-    draws = draw_many(64, 64)
+    draws = draw_many(64, 64, Augmentation(solarize_probability=0.3))
     jittered = (draws.jitter != np.array([1, 1, 1, 0], dtype=np.float32)).any(axis=-1)
-    switches = np.stack([jittered, draws.flip, draws.gray, draws.sigma > 0]).reshape(4, -1)
-    assert abs(switches.mean(axis=1) - [0.8, 0.5, 0.2, 0.5]).max() < 4 * 0.5 / np.sqrt(2 * COUNT)
-    assert abs(np.corrcoef(switches) - np.eye(4)).max() < 0.05
+    switches = np.stack([jittered, draws.flip, draws.gray, draws.sigma > 0, draws.solarize]).reshape(5, -1)
+    assert abs(switches.mean(axis=1) - [0.8, 0.5, 0.2, 0.5, 0.3]).max() < 4 * 0.5 / np.sqrt(2 * COUNT)
+    assert abs(np.corrcoef(switches) - np.eye(5)).max() < 0.05
     # The two views of an image are drawn independently of each other.
     assert abs(np.corrcoef(draws.flip.T)[0, 1]) < 0.06
 
@@ -103,6 +104,30 @@ def test_blur_is_uniform_between_its_ends() -> None:
     sigma = draw_many(64, 64).sigma
     uniform = np.random.default_rng(0).uniform(0.1, 2.0, COUNT)
     assert kolmogorov_smirnov(sigma[sigma > 0], uniform) < 0.05
+
+
+def test_solarizing_is_off_by_default_and_changes_no_other_draw() -> None:
+    without, with_it = draw_many(64, 64), draw_many(64, 64, SOLARIZING)
+    assert not without.solarize.any()
+    assert abs(with_it.solarize.mean() - 0.5) < 4 * 0.5 / np.sqrt(2 * COUNT)
+    for name in set(Draws._fields) - {"solarize"}:
+        np.testing.assert_array_equal(getattr(without, name), getattr(with_it, name))
+    for other in (with_it.order[..., 0] > 1, with_it.sigma > 1):
+        assert abs(np.corrcoef(with_it.solarize.ravel(), other.ravel())[0, 1]) < 0.05
+
+
+def test_draws_of_a_seed_stay_what_they_were() -> None:
+    # A run is resumed, and repeated, by later versions, too.
+    draws = draw(SOLARIZING, 7, 3, np.array([123456]), np.array([[375, 500]], dtype=np.int32))
+    assert draws.crop.tolist() == [[[25, 86, 329, 409], [58, 143, 245, 230]]]
+    assert draws.flip.tolist() == [[False, True]]
+    np.testing.assert_allclose(
+        draws.jitter, [[[1, 1, 1, 0], [1.3318694, 0.95569074, 1.1801413, -0.083395034]]], rtol=1e-6
+    )
+    assert draws.order.tolist() == [[[3, 1, 0, 2], [2, 0, 1, 3]]]
+    assert draws.gray.tolist() == [[False, True]]
+    np.testing.assert_allclose(draws.sigma, [[0.7617455, 1.0591856]], rtol=1e-6)
+    assert draws.solarize.tolist() == [[False, True]]
 
 
 def test_an_image_is_drawn_alike_in_any_company() -> None:
@@ -119,7 +144,7 @@ def test_an_image_is_drawn_alike_in_any_company() -> None:
 def test_seed_epoch_and_index_each_change_the_draws(change: dict) -> None:
     arguments = {"seed": 0, "epoch": 0, "index": np.arange(100)}
     sizes = np.full((100, 2), 300, dtype=np.int32)
-    before, after = (draw(Augmentation(), sizes=sizes, **changed) for changed in (arguments, arguments | change))
+    before, after = (draw(SOLARIZING, sizes=sizes, **changed) for changed in (arguments, arguments | change))
     for name in Draws._fields:
         assert (getattr(before, name) != getattr(after, name)).any(), name
 
@@ -134,6 +159,7 @@ def test_shapes_and_dtypes() -> None:
         "order": ((5, 3, 4), np.uint8),
         "gray": ((5, 3), np.bool_),
         "sigma": ((5, 3), np.float32),
+        "solarize": ((5, 3), np.bool_),
     }
 
 
@@ -141,6 +167,7 @@ def test_shapes_and_dtypes() -> None:
     ("wrong", "message"),
     [
         ({"flip_probability": 1.5}, "flip_probability is 1.5"),
+        ({"solarize_probability": -0.5}, "solarize_probability is -0.5"),
         ({"brightness": -0.1}, "brightness is -0.1"),
         ({"hue": 0.6}, "hue is 0.6"),
         ({"crop_scale": (0.5, 0.2)}, "crop_scale is 0.5, 0.2"),

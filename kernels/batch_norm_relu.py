@@ -1,0 +1,215 @@
+"""Activations of several views → batch norm with statistics per view, optional residual sum, ReLU, in one operation."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def batch_norm_relu(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    residual: Tensor | None = None,
+    *,
+    views: int = 1,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    relu: bool = True,
+) -> Tensor:
+    """Return relu(batch_norm(x) + residual), each of `views` equal blocks of the batch normalised on its own.
+
+    In training mode this is what `views` passes through `torch.nn.functional.batch_norm` give, one block after the
+    other, running statistics included (SimSiam's encoder sees one view at a time: arXiv 2011.10566, Algorithm 1).
+
+    On a CUDA device, training is the custom operator `simsiam::batch_norm_relu`: forward it reads `x` twice and
+    writes once; backward, which works out again where ReLU cut, it reads `x` and the gradient twice and writes once.
+    A residual is read once more, its gradient written once. Elsewhere, and in evaluation, it is the reference.
+
+    Args:
+        x: (views·n, channels) or (views·n, channels, height, width), view-major; float32, bfloat16 or float16. Best
+            in `torch.channels_last`: another layout is copied first.
+        weight: Scale, float32 (channels,), or None for 1.
+        bias: Shift, float32 (channels,), or None for 0.
+        running_mean: Float32 (channels,), updated in place in training and read in evaluation.
+        running_var: As `running_mean`; both may be None in training.
+        residual: Added before ReLU; of the shape and dtype of `x`.
+        views: Blocks of the batch with statistics of their own in training.
+        training: Normalise by the batch's statistics; otherwise by the running ones.
+        momentum: Weight of a block's statistics in the running ones.
+        eps: Added to the variance.
+        relu: Set what is below 0 to 0.
+
+    Returns:
+        Of the shape and dtype of `x`. Statistics and arithmetic are float32 (in evaluation, PyTorch's).
+
+    Raises:
+        ValueError: The shapes do not fit, or there is only one value per channel and view.
+    """
+    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
+        raise ValueError(
+            f"residual is {residual.dtype} {tuple(residual.shape)}; give {x.dtype} {tuple(x.shape)}, as x is."
+        )
+    if not training:
+        normalized = functional.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, eps)
+        return _activate(normalized, residual, relu)
+    if x.ndim not in (2, 4) or x.shape[0] % views:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; give ({views}·n, channels) or ({views}·n, channels, height, width)."
+        )
+    count = x.numel() // (views * x.shape[1])
+    if count < 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; a variance needs two values per channel in each view.")
+    if x.device.type != "cuda":
+        return batch_norm_relu_reference(
+            x, weight, bias, running_mean, running_var, residual, views, momentum, eps, relu
+        )
+    normalized, mean, variance = _batch_norm_relu(x, weight, bias, residual, views, eps, relu)
+    if running_mean is not None and running_var is not None:
+        update_running_statistics(running_mean, running_var, mean, variance, count, momentum)
+    return normalized
+
+
+def batch_norm_relu_reference(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    residual: Tensor | None,
+    views: int,
+    momentum: float,
+    eps: float,
+    relu: bool,
+) -> Tensor:
+    """Return `batch_norm_relu` in training mode by its definition, in plain PyTorch; arguments taken as checked."""
+    # One after the other: the running statistics of a view start from those of the view before it.
+    normalized = [
+        functional.batch_norm(view, running_mean, running_var, weight, bias, True, momentum, eps)
+        for view in x.chunk(views)
+    ]
+    return _activate(torch.cat(normalized), residual, relu)
+
+
+def _activate(normalized: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    if residual is not None:
+        normalized = normalized + residual
+    return functional.relu(normalized) if relu else normalized
+
+
+@torch.no_grad()
+def update_running_statistics(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
+) -> None:
+    """Let running statistics (channels,) follow those of each view (views, channels), as passes one by one would.
+
+    `variance` is the biased one of `count` values; the running one takes the unbiased (Bessel's correction), as
+    PyTorch's does.
+    """
+    for view_mean, view_variance in zip(mean.unbind(), variance.unbind(), strict=True):
+        running_mean.lerp_(view_mean, momentum)
+        running_var.lerp_(view_variance * (count / (count - 1)), momentum)
+
+
+def merge_statistics(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance (views, channels) of several parts of a batch taken together.
+
+    This is what a synchronised batch norm does between `local_statistics` and `normalize`, with one part per rank:
+    the parts' own squares are never subtracted from one another (Chan, Golub, LeVeque 1983, eq. 2.1).
+
+    Args:
+        means: Each part's mean, float32 (parts, views, channels).
+        variances: Each part's biased variance, likewise.
+        counts: Values behind each, float32 (parts,).
+    """
+    share = (counts / counts.sum()).view(-1, 1, 1)
+    mean = means[0] + (share * (means - means[0])).sum(0)
+    return mean, (share * (variances + (means - mean).square())).sum(0)
+
+
+@torch.library.custom_op("simsiam::batch_norm_relu", mutates_args=())
+def _batch_norm_relu(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    views: int,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    # Here, since triton is slow to import and not everywhere.
+    from simsiam.kernels.batch_norm_relu_triton import local_statistics, normalize
+
+    mean, variance = local_statistics(x, views)
+    return normalize(x, residual, mean, variance, weight, bias, eps, relu), mean, variance
+
+
+@_batch_norm_relu.register_fake
+def _(x, weight, bias, residual, views, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_activations(x), *(x.new_empty((views, x.shape[1]), dtype=torch.float32) for _ in range(2))
+
+
+@torch.library.custom_op("simsiam::batch_norm_relu_backward", mutates_args=())
+def _batch_norm_relu_backward(
+    gradient: Tensor,
+    x: Tensor,
+    output: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from simsiam.kernels.batch_norm_relu_backward_triton import gradient_sums, input_gradient
+
+    cut, sums, totals = gradient_sums(gradient, x, output, mean, variance, weight, bias, eps, relu)
+    count = x.numel() // mean.numel()
+    # The gradient that passed ReLU is already at hand where a residual needs it.
+    passed, again = (gradient, relu) if cut is None else (cut, False)
+    x_gradient = input_gradient(passed, x, mean, variance, weight, bias, sums, count, eps, again)
+    return x_gradient, totals, gradient.new_empty(0) if cut is None else cut
+
+
+@_batch_norm_relu_backward.register_fake
+def _(gradient, x, output, mean, variance, weight, bias, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
+    totals = mean.new_empty((2, mean.shape[1]))
+    return _empty_activations(x), totals, gradient.new_empty(0) if output is None else _empty_activations(x)
+
+
+def _empty_activations(x: Tensor) -> Tensor:
+    """Return an uninitialised tensor like `x` in the layout that the kernels write."""
+    layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def _save(ctx, inputs, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, bias, residual, _, ctx.eps, ctx.relu = inputs
+    normalized, mean, variance = output
+    # Without a residual, where ReLU cut follows from x; with one, the output tells it.
+    ctx.cut_by_output = ctx.relu and residual is not None
+    ctx.save_for_backward(x, weight, bias, mean, variance, normalized if ctx.cut_by_output else None)
+    ctx.has_residual = residual is not None
+    ctx.mark_non_differentiable(mean, variance)
+
+
+def _backward(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, weight, bias, mean, variance, output = ctx.saved_tensors
+    x_gradient, totals, cut = _batch_norm_relu_backward(
+        gradient, x, output, mean, variance, weight, bias, ctx.eps, ctx.relu
+    )
+    residual_gradient = cut if ctx.cut_by_output else gradient if ctx.has_residual else None
+    return (
+        x_gradient,
+        None if weight is None else totals[1],
+        None if bias is None else totals[0],
+        residual_gradient,
+        None,
+        None,
+        None,
+    )
+
+
+_batch_norm_relu.register_autograd(_backward, setup_context=_save)
