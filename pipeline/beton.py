@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.beton_format import RAW, read_exactly, read_index
+from simsiam.pipeline.beton_format import RAW, Index, read_exactly, read_index
 from simsiam.pipeline.beton_manifest import Manifest, read_manifest
 from simsiam.pipeline.decode import ImageError, decode_image
+from simsiam.pipeline.errors import UsageError
 
 # Labels of a file without a manifest become class names of their own; beyond this they can't be classes.
 _MOST_CLASSES = 1 << 20
@@ -37,12 +38,12 @@ class Beton:
         try:
             self._file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
-            raise ValueError(f"Can't open {self.path}: {error.strerror}; give a .beton file you may read.") from None
+            raise UsageError(f"Can't open {self.path}: {error.strerror}; give a .beton file you may read.") from None
         weakref.finalize(self, os.close, self._file)
         try:
             self._index = read_index(self._file, self.path)
         except (EOFError, OSError) as error:
-            raise ValueError(f"Can't read {self.path}: {error}; copy or convert it again.") from None
+            raise UsageError(f"Can't read {self.path}: {error}; copy or convert it again.") from None
         size = os.fstat(self._file).st_size
         self._manifest = read_manifest(self.path, len(self), size, self._index.checksum)
         self._classes = _class_names(self._index.labels, self._manifest, self.path)
@@ -54,7 +55,7 @@ class Beton:
         path, checksum = state
         self.__init__(path)
         if self._index.checksum != checksum:
-            raise ValueError(f"{path} was replaced by another file while it was in use; start again.")
+            raise UsageError(f"{path} was replaced by another file while it was in use; start again.")
 
     def __len__(self) -> int:
         """Number of images."""
@@ -79,6 +80,16 @@ class Beton:
     def broken(self) -> Sequence[tuple[str, str]]:
         """Empty: what can't be read was left out when the file was written; the manifest lists it."""
         return ()
+
+    @property
+    def records(self) -> Index:
+        """Where each image lies in the file, for a loader that reads it by itself."""
+        return self._index
+
+    @property
+    def file(self) -> int:
+        """The open file's descriptor, good for reads at an offset as long as this object lives."""
+        return self._file
 
     @property
     def manifest(self) -> Manifest | None:
@@ -113,13 +124,23 @@ class Beton:
             raise ImageError(f"{self.name(index)}: {found} pixels where the file promises {height}×{width}")
         return pixels
 
+    def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
+        """Ask the system to fetch these images into memory, in this order, without waiting for them."""
+        if not hasattr(os, "posix_fadvise"):
+            return  # macOS: they are read when they are wanted
+        # One call a record: the kernel cuts a request off at the device's read-ahead size, 128 KiB on most.
+        for offset, length in zip(
+            self._index.offsets[index].tolist(), self._index.lengths[index].tolist(), strict=True
+        ):
+            os.posix_fadvise(self._file, offset, length, os.POSIX_FADV_WILLNEED)
+
     def damaged_pages(self) -> list[str]:
         """Read the whole file and return a sentence for each piece that differs from the manifest's checksum.
 
-        Raises ValueError when the file has no manifest to compare with.
+        Raises UsageError when the file has no manifest to compare with.
         """
         if self._manifest is None:
-            raise ValueError(f"{self.path} has no manifest with checksums beside it; decode its images instead.")
+            raise UsageError(f"{self.path} has no manifest with checksums beside it; decode its images instead.")
         page_size, damaged = self._manifest.page_size, []
         for number, expected in enumerate(self._manifest.page_crc32):
             start = number * page_size
@@ -141,9 +162,9 @@ class Beton:
 def _class_names(labels: npt.NDArray[np.int64], manifest: Manifest | None, path: Path) -> list[str]:
     smallest, largest = int(labels.min()), int(labels.max())
     if smallest < -1 or largest >= _MOST_CLASSES:
-        raise ValueError(f"The labels of {path} run from {smallest} to {largest}; classes are 0, 1, … (-1 for none).")
+        raise UsageError(f"The labels of {path} run from {smallest} to {largest}; classes are 0, 1, … (-1 for none).")
     if manifest is None:
         return [str(label) for label in range(largest + 1)]
     if largest >= len(manifest.classes):
-        raise ValueError(f"{path} has a label {largest}, but its manifest names {len(manifest.classes)} classes.")
+        raise UsageError(f"{path} has a label {largest}, but its manifest names {len(manifest.classes)} classes.")
     return manifest.classes

@@ -13,6 +13,8 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.errors import UsageError
+
 VERSION = 2
 """Version number in the header of every FFCV 1.0 file."""
 DEFAULT_PAGE_SIZE = 8 << 20
@@ -82,7 +84,7 @@ _WAY_OUT = "give a folder of images or a .beton file"
 def read_index(file: int, path: Path) -> Index:
     """Read and check the index of the `.beton` open as file descriptor `file`; `path` is for messages.
 
-    No record is read: this takes 0.2 s for the 1.28 million images of ImageNet. Raises ValueError, in one sentence,
+    No record is read: this takes 0.2 s for the 1.28 million images of ImageNet. Raises UsageError, in one sentence,
     when the file is no `.beton` of FFCV 1.0, is cut short, was left by an interrupted conversion, or points outside
     itself.
     """
@@ -202,4 +204,4 @@ def _refuse_truncated(path: Path, size: int) -> NoReturn:
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
-    raise ValueError(f"{path} {why}.")
+    raise UsageError(f"{path} {why}.")

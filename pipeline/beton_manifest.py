@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.pipeline.errors import UsageError
 
 FORMAT_VERSION = 1
 
@@ -42,28 +44,16 @@ def manifest_path(beton: Path) -> Path:
 
 
 def write_manifest(manifest: Manifest, beton: Path) -> None:
-    """Write the manifest of `beton` under a temporary name, flush it to the disk and rename it."""
-    path = manifest_path(beton)
-    part = path.with_name(path.name + ".part")
+    """Write the manifest of `beton` beside it, whole or not at all."""
     document = {"format": "simsiam beton manifest", "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
-    try:
-        with part.open("w", encoding="ascii") as file:
-            # One entry a line keeps a list of a million names readable with ordinary tools.
-            json.dump(document, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    # One entry a line keeps a list of a million names readable with ordinary tools.
+    write_text_atomically(manifest_path(beton), json.dumps(document, indent=1) + "\n")
 
 
 def read_manifest(beton: Path, images: int, file_bytes: int, index_crc32: int) -> Manifest | None:
     """Read the manifest of `beton`; None when there is none beside it.
 
-    Raises ValueError when it is damaged or, by count, size or checksum, belongs to another file.
+    Raises UsageError when it is damaged or, by count, size or checksum, belongs to another file.
     """
     path = manifest_path(beton)
     way_out = f"convert again, or delete {path.name} to open the file without class names"
@@ -71,7 +61,7 @@ def read_manifest(beton: Path, images: int, file_bytes: int, index_crc32: int) -
         document = json.loads(path.read_text(encoding="ascii"))
         version = document.pop("format_version")
         if version != FORMAT_VERSION:
-            raise ValueError(f"format version {version} is unknown, {FORMAT_VERSION} is read")
+            raise UsageError(f"format version {version} is unknown, {FORMAT_VERSION} is read")
         del document["format"]
         document["left_out"] = [(name, reason) for name, reason in document["left_out"]]
         manifest = Manifest(**document)
@@ -79,10 +69,10 @@ def read_manifest(beton: Path, images: int, file_bytes: int, index_crc32: int) -
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"The manifest {path} is damaged ({error!r}); {way_out}.") from None
+        raise UsageError(f"The manifest {path} is damaged ({error!r}); {way_out}.") from None
     expected = (images, file_bytes, index_crc32)
     if (manifest.images, manifest.file_bytes, manifest.index_crc32) != expected or len(manifest.names) != images:
-        raise ValueError(f"The manifest {path} belongs to another file than {beton.name}; {way_out}.")
+        raise UsageError(f"The manifest {path} belongs to another file than {beton.name}; {way_out}.")
     return manifest
 
 
@@ -90,15 +80,6 @@ def page_checksums(data: bytes | bytearray | memoryview, page_size: int) -> list
     """Return the CRC-32 of each `page_size` bytes of `data`; the last piece may be shorter."""
     view = memoryview(data)
     return [zlib.crc32(view[start : start + page_size]) for start in range(0, len(view), page_size)]
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
-    entry = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(entry)
-    finally:
-        os.close(entry)
 
 
 def _check_types(manifest: Manifest) -> None:

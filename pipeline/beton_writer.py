@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simsiam.pipeline.atomic_write import sync_folder
 from simsiam.pipeline.beton_format import (
     ALLOCATION,
     DEFAULT_PAGE_SIZE,
@@ -19,9 +20,12 @@ from simsiam.pipeline.beton_format import (
     SMALLEST_PAGE_SIZE,
     VERSION,
     metadata_dtype,
+    read_exactly,
     read_index,
 )
-from simsiam.pipeline.beton_manifest import page_checksums, sync_folder
+from simsiam.pipeline.beton_journal import Journal, Page
+from simsiam.pipeline.beton_manifest import page_checksums
+from simsiam.pipeline.errors import UsageError
 
 _ROW = metadata_dtype([IMAGE_FIELD, INT_FIELD])
 _LARGEST_SIDE = (1 << 16) - 1
@@ -45,35 +49,63 @@ class BetonWriter:
     A context manager: left without `finish`, by an exception or not, it removes what it wrote. `capacity` is the
     most images that will come; fewer may. Fields are called `image` and `label`, as in FFCV's own examples.
 
-    Raises ValueError when the file exists and `overwrite` is false, when it can't be created, or when another
+    With a `journal_key`, which stands for all that the images depend on, each complete page is noted in
+    `NAME.beton.part.journal`. After a crash the next writer with this key goes on behind the last page that is whole:
+    `position` says how many images of the source are done.
+
+    Raises UsageError when the file exists and `overwrite` is false, when it can't be created, or when another
     process is writing it; OSError, saying how far it came, when the disk is full.
     """
 
+    count: int
+    """Images in the file."""
+    position: int
+    """Images of the source that were appended or left out."""
+    left_out: list[tuple[int, str]]
+    """Position and reason of every image that was left out."""
+
     def __init__(
-        self, path: str | Path, capacity: int, *, page_size: int = DEFAULT_PAGE_SIZE, overwrite: bool = False
+        self,
+        path: str | Path,
+        capacity: int,
+        *,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        overwrite: bool = False,
+        journal_key: str | None = None,
     ) -> None:
         self.path = Path(path)
         if capacity < 1:
-            raise ValueError(f"A .beton file needs room for at least one image, not {capacity}.")
+            raise UsageError(f"A .beton file needs room for at least one image, not {capacity}.")
         if page_size < SMALLEST_PAGE_SIZE or page_size & (page_size - 1) or page_size >= 1 << 32:
-            raise ValueError(f"The page size {page_size} must be a power of two from {SMALLEST_PAGE_SIZE} to 2^31.")
+            raise UsageError(f"The page size {page_size} must be a power of two from {SMALLEST_PAGE_SIZE} to 2^31.")
         if self.path.is_dir():
-            raise ValueError(f"{self.path} is a folder; name a file in it.")
+            raise UsageError(f"{self.path} is a folder; name a file in it.")
         if self.path.exists() and not overwrite:
-            raise ValueError(f"{self.path} exists; choose another name or ask for overwriting.")
-        self.count = 0
+            raise UsageError(f"{self.path} exists; choose another name or ask for overwriting.")
+        self.count = self.position = 0
+        self.left_out = []
         self.page_size = page_size
         self._metadata = np.zeros(capacity, _ROW)
         self._table = np.zeros(capacity, ALLOCATION)
-        self._page = bytearray()
+        self._page = bytearray(page_size)
+        self._filled = 0
         head = HEADER.itemsize + 2 * FIELD_DESCRIPTOR.itemsize + self._metadata.nbytes
         # Records start on a page of their own: FFCV's reader loads page by page.
         self._page_start = self._data_start = -(-head // page_size) * page_size
         self._page_crc32: list[int] = []
+        self._noted = (0, 0)  # images, and images left out, up to the end of the last complete page
         self._sealed: Sealed | None = None
         self._part = self.path.with_name(self.path.name + ".part")
+        journal = self._part.with_name(self._part.name + ".journal")
+        self._journal: Journal | None = None
         self._file: int | None = _open_locked(self._part)
         try:
+            if journal_key is None:
+                journal.unlink(missing_ok=True)
+            else:
+                self._journal = Journal(journal, journal_key)
+                self._go_on(self._journal)
+            os.ftruncate(self._file, self._page_start if self._page_crc32 else 0)
             # A header without an allocation table marks the file as unfinished, for FFCV's readers too.
             self._write(self._header(0), 0)
         except BaseException:
@@ -86,41 +118,44 @@ class BetonWriter:
     def __exit__(self, *_: object) -> None:
         self.abort()
 
-    def append(self, jpeg: bytes, height: int, width: int, label: int) -> None:
+    def append(self, jpeg: bytes | memoryview, height: int, width: int, label: int) -> None:
         """Add one image: its JPEG, size in pixels, and class (-1 for none).
 
         Raises RecordTooLarge, a ValueError, when the JPEG is larger than a page, and writes nothing of it.
         """
         if self.count == len(self._metadata):
-            raise ValueError(f"{self.path} was opened for {len(self._metadata)} images and has no room for more.")
-        if not jpeg.startswith(b"\xff\xd8"):
-            raise ValueError(f"Image {self.count} of {self.path} is no JPEG.")
+            raise UsageError(f"{self.path} was opened for {len(self._metadata)} images and has no room for more.")
+        if jpeg[:2] != b"\xff\xd8":
+            raise UsageError(f"Image {self.count} of {self.path} is no JPEG.")
         if not (0 < height <= _LARGEST_SIDE and 0 < width <= _LARGEST_SIDE):
-            raise ValueError(f"An image of {height}×{width} pixels doesn't fit the format's {_LARGEST_SIDE} a side.")
+            raise UsageError(f"An image of {height}×{width} pixels doesn't fit the format's {_LARGEST_SIDE} a side.")
         if len(jpeg) > self.page_size:
             raise RecordTooLarge(
                 f"a JPEG of {len(jpeg)} bytes is larger than a page of {self.page_size};"
                 " reduce the image, its quality, or write larger pages"
             )
-        if len(self._page) + len(jpeg) > self.page_size:
+        if self._filled + len(jpeg) > self.page_size:
             self._flush_page()
-        pointer = self._page_start + len(self._page)
-        self._metadata[self.count] = ((JPG, width, height, pointer), label)
-        self._table[self.count] = (self.count, pointer, len(jpeg))
-        self._page += jpeg
-        self.count += 1
+        self._page[self._filled : self._filled + len(jpeg)] = jpeg
+        self._place(height, width, label, len(jpeg))
+        self.position += 1
+
+    def leave_out(self, reason: str) -> None:
+        """Note that the next image of the source is not in the file."""
+        self.left_out.append((self.position, reason))
+        self.position += 1
 
     def seal(self) -> Sealed:
         """Complete the temporary file, check its structure, and flush it to the disk; nothing can be added then."""
         if self._sealed:
             return self._sealed
         if not self.count:
-            raise ValueError(f"There is no image to write to {self.path}.")
+            raise UsageError(f"There is no image to write to {self.path}.")
         file = self._open_file()
-        table_start = self._page_start + len(self._page)
+        table_start = self._page_start + self._filled
         head = self._header(table_start) + self._metadata[: self.count].tobytes()
         table = self._table[: self.count].tobytes()
-        tail = bytes(self._page) + table
+        tail = bytes(self._page[: self._filled]) + table
         self._write(tail, self._page_start)
         self._write(head, 0)
         os.fsync(file)
@@ -136,14 +171,50 @@ class BetonWriter:
         sealed = self.seal()
         self._part.replace(self.path)
         self._close()
+        if self._journal:
+            self._journal.remove()
         sync_folder(self.path.parent)
         return sealed
 
     def abort(self) -> None:
-        """Remove the temporary file; does nothing after `finish`."""
+        """Remove the temporary file and its journal; does nothing after `finish`."""
         if self._file is not None:
             self._part.unlink(missing_ok=True)
+            if self._journal:
+                self._journal.remove()
             self._close()
+
+    def _go_on(self, journal: Journal) -> None:
+        """Take over the pages that a journal has noted and that are whole."""
+        for number, page in enumerate(journal.pages):
+            try:
+                content = read_exactly(self._open_file(), self.page_size, self._page_start)
+            except EOFError:
+                content = b""
+            if zlib.crc32(content) != page.crc32:
+                journal.keep(number)
+                break
+            for height, width, label, length in page.images:
+                self._place(height, width, label, length)
+            self.position = page.position
+            self.left_out += page.left_out
+            self._begin_page(page.crc32)
+        else:
+            journal.keep(len(journal.pages))
+
+    def _place(self, height: int, width: int, label: int, length: int) -> None:
+        """Give the next image its place: the `length` bytes that come next in the page."""
+        pointer = self._page_start + self._filled
+        self._metadata[self.count] = ((JPG, width, height, pointer), label)
+        self._table[self.count] = (self.count, pointer, length)
+        self._filled += length
+        self.count += 1
+
+    def _begin_page(self, crc32: int) -> None:
+        self._page_crc32.append(crc32)
+        self._page_start += self.page_size
+        self._filled = 0
+        self._noted = self.count, len(self.left_out)
 
     def _header(self, table_start: int) -> bytes:
         header = np.zeros((), HEADER)
@@ -159,11 +230,19 @@ class BetonWriter:
         return header.tobytes() + fields.tobytes()
 
     def _flush_page(self) -> None:
-        self._page += bytes(self.page_size - len(self._page))
+        self._page[self._filled :] = bytes(self.page_size - self._filled)
         self._write(self._page, self._page_start)
-        self._page_crc32.append(zlib.crc32(self._page))
-        self._page_start += self.page_size
-        self._page.clear()
+        crc32 = zlib.crc32(self._page)
+        if self._journal:
+            self._journal.add(self._journal_entry(crc32))
+        self._begin_page(crc32)
+
+    def _journal_entry(self, crc32: int) -> Page:
+        images, left_out = self._noted
+        new = slice(images, self.count)
+        rows = self._metadata[new]
+        columns = (rows["f0"]["height"], rows["f0"]["width"], rows["f1"], self._table[new]["size"].astype(np.int64))
+        return Page(crc32, self.position, np.stack(columns, axis=1).tolist(), self.left_out[left_out:])
 
     def _write(self, data: bytes | bytearray, offset: int) -> None:
         file, view = self._open_file(), memoryview(data)
@@ -178,13 +257,10 @@ class BetonWriter:
                 f"Can't write {self.path}: {error.strerror} after {offset} bytes and {self.count} images;"
                 " free some space or choose another disk",
             ) from None
-        finally:
-            # A bytearray can't grow or shrink while it is viewed.
-            view.release()
 
     def _open_file(self) -> int:
         if self._file is None:
-            raise ValueError(f"The writer of {self.path} is closed.")
+            raise UsageError(f"The writer of {self.path} is closed.")
         return self._file
 
     def _close(self) -> None:
@@ -194,18 +270,17 @@ class BetonWriter:
 
 
 def _open_locked(part: Path) -> int:
-    """Open the temporary file empty, for this process alone."""
+    """Open the temporary file for this process alone."""
     try:
         file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise ValueError(f"Can't create {part}: {error.strerror}; choose a folder you may write to.") from None
+        raise UsageError(f"Can't create {part}: {error.strerror}; choose a folder you may write to.") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Between opening and locking, its writer may have finished and renamed it.
         if not part.exists() or not os.path.samestat(os.fstat(file), part.stat()):
             raise BlockingIOError
-        os.ftruncate(file, 0)
     except BlockingIOError:
         os.close(file)
-        raise ValueError(f"Another conversion is writing {part}; wait for it or choose another name.") from None
+        raise UsageError(f"Another conversion is writing {part}; wait for it or choose another name.") from None
     return file

@@ -1,26 +1,32 @@
-"""A Source of images → a `.beton` of reduced JPEGs with its manifest, and a report of what was left out."""
+"""Encoded images of any set → a `.beton` of JPEGs with its manifest, and a report of what was left out."""
 
 import contextlib
-import io
+import dataclasses
+import hashlib
+import json
 import os
+import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import cast
 
-from PIL import Image, ImageOps
+from PIL import features
 
 from simsiam.pipeline.beton import RawRecordError
 from simsiam.pipeline.beton_manifest import Manifest, manifest_path, write_manifest
 from simsiam.pipeline.beton_writer import BetonWriter, RecordTooLarge, Sealed
 from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.records import Records
 from simsiam.pipeline.source import Source
+from simsiam.pipeline.transcode import Check, Encoded, Transcoding, encode_pixels, transcode
 from simsiam.pipeline.worker_pool import ordered_map
 
-_ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
+_BATCH = 8
+"""Images for one message between processes."""
 
 
 @dataclass(frozen=True)
@@ -36,72 +42,100 @@ class Conversion:
     """Wall time of the whole conversion."""
     skipped: list[tuple[str, str]]
     """Name and reason of every image that was left out."""
-
-
-class _Settings(NamedTuple):
-    max_side: int | None
-    quality: int
-    apply_orientation: bool
-
-
-class _Encoded(NamedTuple):
-    jpeg: bytes
-    height: int
-    width: int
+    taken_over: int
+    """Images of the set that an interrupted conversion had done already."""
 
 
 def convert(
-    source: Source,
+    images: Records,
     out: str | Path,
     *,
     max_side: int | None = 500,
     quality: int = 90,
+    apply_orientation: bool = False,
+    reencode: bool = False,
+    check: Check = "markers",
     workers: int | None = None,
     overwrite: bool = False,
-    apply_orientation: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
-    """Write the images of `source` to `out`, in order, with the manifest `OUT.json` beside it.
+    """Write `images` to `out`, in order, with the manifest `OUT.json` beside it.
 
-    Images whose longer side exceeds `max_side` pixels are reduced to it (None: never), then encoded as JPEG of
-    `quality` 1 to 100 with 4:2:0 chroma. 500 and 90 are those of FFCV's ImageNet script for ResNet-50. Pixels are
-    taken as stored unless `apply_orientation` turns them as their EXIF tag says; the result carries no EXIF.
+    Images whose longer side is above `max_side` pixels are reduced to it (None: never). A usual JPEG that needs no
+    change is copied, unless `reencode` is set; the others get a JPEG of `quality` 1 to 100. 500 and 90 are those of
+    FFCV's ImageNet script for ResNet-50. Pixels are taken as stored, unless `apply_orientation` turns them as their
+    EXIF tag says. `transcode` has the details. What is copied is checked by its markers, or by decoding it if `check`
+    is `full`.
+
     `workers` processes do the work, by default one a CPU this process may use; any number gives the same bytes.
     `progress` is called with the images done and their total after each.
 
     An image that can't be read is left out and reported. On any error nothing stands under `out`, or what stood
-    there before does.
+    there before does. After a crash or a kill -9 the same call goes on where the last complete page ended, and ends
+    with the same bytes; the images must not change in between.
 
-    Raises ValueError for a bad setting, an existing `out` without `overwrite`, or no readable image at all;
-    OSError when the disk is full; RuntimeError naming the images in hand when a worker process dies.
+    Raises UsageError for a bad setting, an existing `out` without `overwrite`, or no readable image at all; OSError
+    when the disk is full; RunError naming the image in hand when a worker process dies.
     """
     started = time.perf_counter()
-    out, settings = Path(out), _Settings(max_side, quality, apply_orientation)
+    out, how = Path(out), Transcoding(max_side, quality, apply_orientation, reencode, check)
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    _check(settings, workers, len(source))
+    if workers < 1:
+        raise UsageError(f"Converting needs at least one worker process, not {workers}.")
+    if not len(images):
+        raise UsageError("There is no readable image to convert.")
     _make_folder(out.parent)
-    skipped = list(source.broken)
-    names, labels = [], source.labels
-    results = ordered_map(partial(_encode, source, settings), len(source), workers, source.name)
-    with BetonWriter(out, len(source), overwrite=overwrite) as writer, contextlib.closing(results):
-        for index, result in enumerate(results):
-            name = source.name(index)
-            try:
-                if isinstance(result, str):
-                    skipped.append((name, result))
-                else:
-                    writer.append(*result, label=int(labels[index]))
-                    names.append(name)
-            except RecordTooLarge as error:
-                skipped.append((name, str(error)))
-            if progress:
-                progress(index + 1, len(source))
-        if not names:
-            raise ValueError(f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}.")
+    labels = images.labels
+    with BetonWriter(out, len(images), overwrite=overwrite, journal_key=_key(images, how)) as writer:
+        first = writer.position
+        results = ordered_map(
+            lambda task: _transcode(images, first + task, how),
+            len(images) - first,
+            workers,
+            lambda task: images.name(first + task),
+            batch=_BATCH,
+        )
+        with contextlib.closing(results):
+            for index, result in enumerate(results, first):
+                _write(writer, result, int(labels[index]))
+                if progress:
+                    progress(index + 1, len(images))
+        skipped = [*images.broken, *((images.name(place), reason) for place, reason in writer.left_out)]
+        if not writer.count:
+            raise UsageError(f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}.")
         sealed = writer.seal()
-        manifest = _manifest(sealed, writer.page_size, settings, source.classes, names, skipped)
-        _publish(writer, manifest)
-    return Conversion(out, len(names), sealed.file_bytes, time.perf_counter() - started, skipped)
+        _publish(writer, _manifest(writer, sealed, images, how, skipped))
+    return Conversion(out, writer.count, sealed.file_bytes, time.perf_counter() - started, skipped, first)
+
+
+def _transcode(images: Records, index: int, how: Transcoding) -> tuple[pickle.PickleBuffer, int, int] | str:
+    """Return the JPEG of one image with height and width; a sentence when there is none."""
+    name = images.name(index)
+    try:
+        jpeg, height, width = _transcode_record(images, index, name, how)
+    except ImageError as error:
+        return str(error).removeprefix(f"{name}: ")
+    return pickle.PickleBuffer(jpeg), height, width
+
+
+def _transcode_record(images: Records, index: int, name: str, how: Transcoding) -> Encoded:
+    try:
+        encoded = images.read(index)
+    except RawRecordError:
+        # Only a `.beton`, a Source, has such.
+        return encode_pixels(cast(Source, images).decode(index), how)
+    return transcode(encoded, name, how)
+
+
+def _write(writer: BetonWriter, result: tuple[pickle.PickleBuffer, int, int] | str, label: int) -> None:
+    if isinstance(result, str):
+        writer.leave_out(result)
+        return
+    jpeg, height, width = result
+    try:
+        writer.append(memoryview(jpeg), height, width, label)
+    except RecordTooLarge as error:
+        writer.leave_out(str(error))
 
 
 def _publish(writer: BetonWriter, manifest: Manifest) -> None:
@@ -117,68 +151,36 @@ def _publish(writer: BetonWriter, manifest: Manifest) -> None:
 
 
 def _manifest(
-    sealed: Sealed,
-    page_size: int,
-    settings: _Settings,
-    classes: Sequence[str],
-    names: list[str],
-    skipped: list[tuple[str, str]],
+    writer: BetonWriter, sealed: Sealed, images: Records, how: Transcoding, skipped: list[tuple[str, str]]
 ) -> Manifest:
+    left_out = {place for place, _ in writer.left_out}
     return Manifest(
         simsiam_version=version("simsiam"),
-        images=len(names),
+        images=writer.count,
         file_bytes=sealed.file_bytes,
         index_crc32=sealed.index_crc32,
-        page_size=page_size,
-        classes=list(classes),
-        settings=settings._asdict(),
+        page_size=writer.page_size,
+        classes=list(images.classes),
+        settings=dataclasses.asdict(how),
         left_out=skipped,
         page_crc32=sealed.page_crc32,
-        names=names,
+        names=[images.name(index) for index in range(len(images)) if index not in left_out],
     )
 
 
-def _encode(source: Source, settings: _Settings, index: int) -> _Encoded | str:
-    """Decode, reduce and encode one image; a sentence when it can't be done."""
-    try:
-        image = Image.fromarray(source.decode(index))
-        if settings.apply_orientation:
-            # Pixels made from an array carry no EXIF; the tag alone is put back for Pillow to obey.
-            image.getexif()[_ORIENTATION_TAG] = _orientation(source, index)
-            image = ImageOps.exif_transpose(image)
-        longest = max(image.size)
-        if settings.max_side is not None and longest > settings.max_side:
-            width, height = (max(1, round(side * settings.max_side / longest)) for side in image.size)
-            image = image.resize((width, height), Image.Resampling.LANCZOS)
-        encoded = io.BytesIO()
-        image.save(encoded, "JPEG", quality=settings.quality, subsampling="4:2:0", exif=b"")
-    except (ImageError, OSError) as error:
-        return str(error).removeprefix(f"{source.name(index)}: ")
-    return _Encoded(encoded.getvalue(), image.height, image.width)
-
-
-def _orientation(source: Source, index: int) -> int:
-    try:
-        encoded = source.read(index)
-    except RawRecordError:
-        return 1
-    with Image.open(io.BytesIO(encoded)) as image:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
-
-
-def _check(settings: _Settings, workers: int, images: int) -> None:
-    if settings.max_side is not None and settings.max_side < 1:
-        raise ValueError(f"The longest side {settings.max_side} must be at least 1 pixel, or None for no limit.")
-    if not 1 <= settings.quality <= 100:
-        raise ValueError(f"The JPEG quality {settings.quality} must lie between 1 and 100.")
-    if workers < 1:
-        raise ValueError(f"Converting needs at least one worker process, not {workers}.")
-    if not images:
-        raise ValueError("There is no readable image to convert.")
+def _key(images: Records, how: Transcoding) -> str:
+    """Return a hash of what the bytes of the `.beton` depend on, short of the images' own bytes."""
+    software = [version("simsiam"), version("pillow"), version("simplejpeg"), features.version("jpg")]
+    facts = [software, dataclasses.asdict(how), list(images.classes), list(images.broken)]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest.update(images.labels.tobytes())
+    for index in range(len(images)):
+        digest.update(images.name(index).encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"Can't create the folder {folder}: {error.strerror}; choose another place.") from None
+        raise UsageError(f"Can't create the folder {folder}: {error.strerror}; choose another place.") from None

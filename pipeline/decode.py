@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from simsiam.pipeline.errors import RunError
 
-class ImageError(ValueError):
+
+class ImageError(RunError):
     """An image that can't be decoded. The message names it and says why."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.decode import ImageError, decode_image
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.folder_walk import IMAGE_ENDINGS, FolderListing, PathList, walk_folder
 from simsiam.pipeline.scan import Progress, printable_path, scan
 
@@ -43,7 +44,7 @@ class ImageFolder:
     ) -> None:
         """Scan the folder; `scan` says what `workers`, `cache` and `progress(done, total)` do.
 
-        Raises ValueError when there is no such folder, or no readable image in it.
+        Raises UsageError when there is no such folder, or no readable image in it.
         """
         self.root = Path(path).expanduser().absolute()
         listing = self._walk()
@@ -55,7 +56,7 @@ class ImageFolder:
         if not len(readable):
             self._refuse(listing)
         self.sizes = sizes[readable]
-        self.classes, labels = _classes_and_labels(listing.paths)
+        self.classes, labels = classes_and_labels(listing.paths)
         self.labels = labels[readable]
         self._paths = PathList(listing.paths[int(i)] for i in readable) if reasons else listing.paths
 
@@ -96,11 +97,11 @@ class ImageFolder:
         try:
             return walk_folder(self.root)
         except FileNotFoundError:
-            raise ValueError(f"There is no folder {self._printable(b'')}; give the folder of your images.") from None
+            raise UsageError(f"There is no folder {self._printable(b'')}; give the folder of your images.") from None
         except NotADirectoryError:
-            raise ValueError(f"{self._printable(b'')} is a file; give the folder that the images are in.") from None
+            raise UsageError(f"{self._printable(b'')} is a file; give the folder that the images are in.") from None
         except OSError as error:
-            raise ValueError(
+            raise UsageError(
                 f"The folder {self._printable(b'')} can't be listed ({error.strerror}); give one that you may read."
             ) from None
 
@@ -108,19 +109,19 @@ class ImageFolder:
         root = self._printable(b"")
         if self.broken:
             name, reason = self.broken[0]
-            raise ValueError(
+            raise UsageError(
                 f"None of the {len(self.broken)} images in {root} can be read, the first because: {reason} ({name});"
                 " repair them or give another folder."
             )
         found = f"only {listing.other_files} other files" if listing.other_files else "which is empty"
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
-        raise ValueError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")
+        raise UsageError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")
 
     def _printable(self, path: bytes) -> str:
         return printable_path(bytes(self.root / os.fsdecode(path)))
 
 
-def _classes_and_labels(paths: PathList) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def classes_and_labels(paths: PathList) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Return the names of the first folder level, sorted as bytes, and each path's place among them, -1 for none."""
     # The folder name with its slash, or nothing for a file in the root.
     folders = [path[: path.find(b"/") + 1] for path in paths]

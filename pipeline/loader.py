@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from simsiam.pipeline.draw import Draws
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.plan import CropPlan
 
 if TYPE_CHECKING:  # the command line reads the backends' names from here, and must not pay for importing torch
     import torch
 
-Backend = Literal["auto", "torch", "resident", "synthetic"]
-BACKENDS: tuple[str, ...] = get_args(Backend)
+Backend = Literal["auto", "torch", "ffcv", "dali", "resident", "synthetic"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 # The resident backend crops by dense matrix products, whose cost grows with the image's side.
 _SMALL_SIDE = 128
@@ -43,6 +46,9 @@ class Crops(NamedTuple):
 class CropLoader(Protocol):
     """Executes a plan. The same plan gives the same samples and the same boxes on every backend."""
 
+    replaced: int
+    """Broken images so far that another one stood in for, where the plan allows it."""
+
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
         ...
@@ -57,13 +63,23 @@ class CropLoader(Protocol):
 
 
 def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
-    """Return the backend that `auto` stands for, and why, in words for the user."""
+    """Return the backend that `auto` stands for, and why, in words for the user.
+
+    A package counts as there when Python finds it; if it can't be loaded, opening the backend says so.
+    """
+    from simsiam.pipeline.beton import Beton
     from simsiam.pipeline.resident_loader import RESIDENT_LIMIT_BYTES, resident_bytes
 
     needed, largest_side = resident_bytes(plan.source), int(plan.source.sizes.max())
     if needed <= RESIDENT_LIMIT_BYTES and largest_side <= _SMALL_SIDE:
         return "resident", f"all {len(plan.source):,} decoded images take only {needed / 2**20:.0f} MiB"
-    return "torch", "it runs anywhere, and the images are too many or too large to be kept decoded"
+    if isinstance(plan.source, Beton):
+        if find_spec("ffcv"):
+            return "ffcv", "the images are in a .beton file"
+        return "torch", "the .beton file needs the package ffcv to be read faster"
+    if device.type == "cuda" and find_spec("nvidia") and find_spec("nvidia.dali"):
+        return "dali", "the GPU can decode the files"
+    return "torch", "it reads any image file on any machine; from a .beton file, ffcv reads several times as fast"
 
 
 def open_loader(
@@ -72,10 +88,15 @@ def open_loader(
     device: torch.device,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
+    hw_decoder_load: float = 0.65,
 ) -> CropLoader:
     """Open a backend by name; see `choose_backend` for what `auto` picks.
 
-    `workers` are processes. `progress` is called with (done, total) images by a backend that reads them all first.
+    `workers` are processes of the torch backend (0: none but this one), threads of ffcv and dali (at least one).
+    `progress` is called with (done, total) images by a backend that reads them all first. `hw_decoder_load` is the
+    share of the JPEGs that dali gives to a GPU's hardware decoder.
+
+    Raises UsageError when the backend's package is missing or can't be loaded, naming it.
     """
     # Each backend is imported only when asked for, so that none needs another's packages.
     if backend == "auto":
@@ -84,6 +105,14 @@ def open_loader(
         from simsiam.pipeline.torch_loader import TorchLoader
 
         return TorchLoader(plan, device, workers)
+    if backend == "ffcv":
+        with _explained(backend, "ffcv", "pip install 'simsiam[ffcv]'"):
+            from simsiam.pipeline.ffcv_loader import FfcvLoader
+        return FfcvLoader(plan, device, workers)
+    if backend == "dali":
+        with _explained(backend, "nvidia-dali-cuda130", "pip install nvidia-dali-cuda130"):
+            from simsiam.pipeline.dali_loader import DaliLoader
+        return DaliLoader(plan, device, workers, hw_decoder_load)
     if backend == "resident":
         from simsiam.pipeline.resident_loader import ResidentLoader
 
@@ -92,4 +121,20 @@ def open_loader(
         from simsiam.pipeline.synthetic_loader import SyntheticLoader
 
         return SyntheticLoader(plan, device)
-    raise ValueError(f"There is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+    raise UsageError(f"There is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+
+
+@contextmanager
+def _explained(backend: str, package: str, install: str) -> Iterator[None]:
+    """Turn the failure to import a backend's package into one sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"The {backend} backend needs the package {package}, which isn't installed ({error}): {install}."
+        ) from None
+    except (ImportError, OSError) as error:  # a library that it needs is missing, or of another version
+        raise UsageError(
+            f"The package {package} of the {backend} backend can't be loaded: {error}. Install it anew, or use"
+            " --data.backend torch."
+        ) from None

@@ -7,6 +7,8 @@ no state: word k of sample i is a pure function of (key, counter), so nothing ha
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.errors import UsageError
+
 # Multipliers and Weyl increments of Philox4x32 (the paper, section 4.3, and its reference code Random123).
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -24,7 +26,7 @@ def philox(seed: int, *counter: npt.ArrayLike) -> tuple[Words, Words, Words, Wor
     each returned uint32 array has their common shape.
     """
     if not 0 <= seed < 2**64:
-        raise ValueError(f"The seed {seed} is out of range; give a whole number from 0 to 2**64 − 1.")
+        raise UsageError(f"The seed {seed} is out of range; give a whole number from 0 to 2**64 − 1.")
     x0, x1, x2, x3 = (word.astype(np.uint64) for word in np.broadcast_arrays(*(np.asarray(part) for part in counter)))
     key_0, key_1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in range(_ROUNDS):

@@ -2,23 +2,27 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.draw import Augmentation, Draws, draw
-from simsiam.pipeline.order import epoch_order, step_indices, steps_per_epoch
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.order import Order, epoch_order, reading_order, step_indices, steps_per_epoch, window_images
 from simsiam.pipeline.source import Source
 
 # Ranks and loaders of one process ask for the same epoch again and again; ImageNet's order is 10 MB.
 _cached_epoch_order = lru_cache(maxsize=2)(epoch_order)
+
+OnBroken = Literal["error", "replace"]
 
 
 @dataclass(frozen=True)
 class CropPlan:
     """The samples and random numbers of every step, as a pure function of epoch and step.
 
-    Raises ValueError when the global batch is larger than the source, or can't be shared by the ranks.
+    Raises UsageError when the global batch is larger than the source, or can't be shared by the ranks.
     """
 
     source: Source
@@ -31,17 +35,21 @@ class CropPlan:
     views: int = 2
     rank: int = 0
     world_size: int = 1
+    order: Order = "random"
+    """How random an epoch is; see `simsiam.pipeline.order.epoch_order`."""
+    on_broken: OnBroken = "error"
+    """What an image that can't be decoded becomes: an error, or the next good one; see `simsiam.pipeline.broken`."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.crop_size < 1:
-            raise ValueError(f"The batch size {self.batch_size} and the crop size {self.crop_size} must be positive.")
+            raise UsageError(f"The batch size {self.batch_size} and the crop size {self.crop_size} must be positive.")
         if self.batch_size > len(self.source):
-            raise ValueError(
+            raise UsageError(
                 f"The batch size {self.batch_size} is larger than the {len(self.source)} images there are;"
                 f" give more images, or a batch size of at most {len(self.source)}."
             )
         if self.batch_size % self.world_size:
-            raise ValueError(
+            raise UsageError(
                 f"The global batch size {self.batch_size} can't be shared by {self.world_size} processes;"
                 f" give a multiple of {self.world_size}."
             )
@@ -52,9 +60,34 @@ class CropPlan:
 
     def indices(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
         """Return the samples of this rank in one step, int64 (batch_size / world_size,)."""
-        order = _cached_epoch_order(len(self.source), self.seed, epoch)
+        order = _cached_epoch_order(len(self.source), self.seed, epoch, self.order)
         return step_indices(order, step, self.batch_size, self.rank, self.world_size)
+
+    def read_ahead(self, epoch: int, first_step: int, step: int) -> npt.NDArray[np.int64]:
+        """Return the samples to be fetched into memory at a step of an epoch begun at `first_step`, in file order.
+
+        In block order each step fetches its share of the window after the current one, so that the disk reads whole
+        blocks; the first step fetches its own window, too. In random order there is nothing to gain.
+        """
+        if self.order == "random":
+            return np.empty(0, np.int64)
+        share = self.batch_size // self.world_size
+        window = max(1, window_images(len(self.source)) // self.world_size)
+        ahead = _read_ahead(len(self.source), self.seed, epoch, self.batch_size, self.rank, self.world_size, window)
+        start = share * step + window if step > first_step else share * step // window * window
+        return ahead[start : share * (step + 1) + window]
 
     def draws(self, epoch: int, index: npt.NDArray[np.int64]) -> Draws[np.ndarray]:
         """Return the random numbers of the samples `index` in one epoch."""
         return draw(self.augmentation, self.seed, epoch, index, self.source.sizes[index], self.views)
+
+
+@lru_cache(maxsize=2)
+def _read_ahead(
+    count: int, seed: int, epoch: int, batch_size: int, rank: int, world_size: int, window: int
+) -> npt.NDArray[np.int64]:
+    """Return the samples of one rank in block order, each window in file order, int64."""
+    order = _cached_epoch_order(count, seed, epoch, "block")
+    whole = order[: steps_per_epoch(count, batch_size) * batch_size]
+    own = whole.reshape(-1, world_size, batch_size // world_size)[:, rank].ravel()
+    return reading_order(own, window)

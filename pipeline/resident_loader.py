@@ -1,11 +1,16 @@
 """Small sets kept whole on the device as uint8; crops are two batched matrix products."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from simsiam.pipeline.broken import Rows, crop_good_samples
+from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.draw import Draws
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loader import Crops
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source
@@ -29,12 +34,15 @@ class ResidentLoader:
     of Pillow's, 0.3 on average at worst.
     """
 
+    replaced: int = 0
+    """Broken images so far that another one stood in for."""
+
     def __init__(
         self, plan: CropPlan, device: torch.device, progress: Callable[[int, int], None] | None = None
     ) -> None:
         needed = resident_bytes(plan.source)
         if needed > RESIDENT_LIMIT_BYTES:
-            raise ValueError(
+            raise UsageError(
                 f"The decoded images take {needed / 2**30:.1f} GiB, more than the {RESIDENT_LIMIT_BYTES / 2**30:.0f}"
                 " GiB that the resident backend keeps; use --data.backend torch."
             )
@@ -42,9 +50,15 @@ class ResidentLoader:
         self._device = device
         height, width = (int(side) for side in plan.source.sizes.max(axis=0))
         images = torch.zeros((len(plan.source), height, width, 3), dtype=torch.uint8)
+        self._broken: dict[int, ImageError] = {}
         for index in range(len(plan.source)):
-            image = plan.source.decode(index)
-            images[index, : image.shape[0], : image.shape[1]] = torch.from_numpy(image)
+            try:
+                image = plan.source.decode(index)
+                images[index, : image.shape[0], : image.shape[1]] = torch.from_numpy(image)
+            except ImageError as error:
+                if plan.on_broken == "error":
+                    raise
+                self._broken[index] = error
             if progress:
                 progress(index + 1, len(plan.source))
         self._images: torch.Tensor | None = images.to(device)
@@ -57,10 +71,12 @@ class ResidentLoader:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
         """Yield the steps of one epoch from `first_step` on."""
         if self._images is None:
-            raise ValueError("This loader is closed; open a new one.")
+            raise UsageError("This loader is closed; open a new one.")
         for step in range(first_step, len(self)):
-            host_index = self._plan.indices(epoch, step)
+            host_index = self._plan.indices(epoch, step).copy()  # a slice of the cached order, which mustn't change
             host_draws = self._plan.draws(epoch, host_index)
+            rows, crop = np.arange(len(host_index)), partial(self._broken_rows, host_index)
+            self.replaced += crop_good_samples(self._plan, epoch, host_index, host_draws, rows, crop)
             index = self._upload(host_index)
             draws = Draws(*(self._upload(part) for part in host_draws))
             pixels = crop_resize(self._images[index], draws.crop, self._plan.crop_size)
@@ -70,8 +86,11 @@ class ResidentLoader:
         """Free the images."""
         self._images = None
 
+    def _broken_rows(self, index: npt.NDArray[np.int64], rows: Rows) -> dict[int, ImageError]:
+        return {row: self._broken[sample] for row in rows.tolist() if (sample := int(index[row])) in self._broken}
+
     def _upload(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array.copy())
+        tensor = torch.from_numpy(array)
         if self._device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self._device, non_blocking=True)

@@ -3,12 +3,12 @@
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.folder_walk import FolderListing, PathList
 
 _FORMAT = "simsiam scan 1"
@@ -57,29 +57,20 @@ def load_sizes(root: Path, listing: FolderListing) -> npt.NDArray[np.int32]:
 def save_sizes(root: Path, listing: FolderListing, sizes: npt.NDArray[np.int32]) -> None:
     """Keep the sizes, int32 (n, 2), of the files of `listing`; those that are 0 stay unknown.
 
-    Written under a temporary name and renamed. Where the cache can't be written, nothing is kept, and the next
-    scan opens every file again.
+    Where the cache can't be written, nothing is kept, and the next scan opens every file again.
     """
     with contextlib.suppress(OSError, RuntimeError):
         file = scan_cache_file(root)
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(
-                    stream,
-                    format=np.array(_FORMAT),
-                    root=np.frombuffer(os.fsencode(root.resolve()), np.uint8),
-                    paths=np.frombuffer(listing.paths.joined, np.uint8),
-                    marks=_marks(listing),
-                    sizes=sizes,
-                )
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(part).replace(file)
-        except BaseException:
-            Path(part).unlink()
-            raise
+        with open_atomically(file) as stream:
+            np.savez(
+                stream,
+                format=np.array(_FORMAT),
+                root=np.frombuffer(os.fsencode(root.resolve()), np.uint8),
+                paths=np.frombuffer(listing.paths.joined, np.uint8),
+                marks=_marks(listing),
+                sizes=sizes,
+            )
 
 
 def _marks(listing: FolderListing) -> npt.NDArray[np.int64]:

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.errors import UsageError
+
 
 class Source(Protocol):
     """What every loader reads from: numbered images of known size.
@@ -59,7 +61,7 @@ def open_source(path: str | Path, *, progress: Callable[[int, int], None] | None
 
     `progress(done, total)` is called while a folder is scanned; a `.beton` opens at once.
 
-    Raises ValueError, in one sentence with the way out, when `path` is neither or holds no image.
+    Raises UsageError, in one sentence with the way out, when `path` is neither or holds no image.
     """
     # Imported here so that reading one kind needs nothing of the other.
     path = Path(path).expanduser()
@@ -71,4 +73,4 @@ def open_source(path: str | Path, *, progress: Callable[[int, int], None] | None
         from simsiam.pipeline.beton import Beton
 
         return Beton(path)
-    raise ValueError(f"There is no folder or file {path}; give a folder of images or a .beton file.")
+    raise UsageError(f"There is no folder or file {path}; give a folder of images or a .beton file.")

@@ -5,12 +5,16 @@ from collections.abc import Iterator
 import torch
 
 from simsiam.pipeline.draw import Draws
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loader import Crops
 from simsiam.pipeline.plan import CropPlan
 
 
 class SyntheticLoader:
     """Yields the same crops of random pixels, with real draws, at every step: no reading, no copying."""
+
+    replaced: int = 0
+    """No image is read, so none is broken."""
 
     def __init__(self, plan: CropPlan, device: torch.device) -> None:
         self._plan = plan
@@ -36,7 +40,7 @@ class SyntheticLoader:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
         """Yield one epoch's number of steps from `first_step` on."""
         if self._crops is None:
-            raise ValueError("This loader is closed; open a new one.")
+            raise UsageError("This loader is closed; open a new one.")
         for _ in range(first_step, len(self)):
             yield self._crops
 

@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from simsiam.pipeline.broken import Rows, crop_good_samples
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.draw import Draws
+from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.loader import Crops
 from simsiam.pipeline.plan import CropPlan
 
@@ -21,9 +24,13 @@ from simsiam.pipeline.plan import CropPlan
 class TorchLoader:
     """Decodes each image once and takes its crops from the decoded pixels, in `workers` processes (0: in this one).
 
-    A broken image raises `ImageError` naming it. A worker that dies (killed, out of memory, a crash in the decoder)
-    raises RuntimeError naming the image it was reading.
+    `plan.on_broken` says what becomes of a broken image: an `ImageError` naming it, or the next good one instead,
+    counted in `replaced`. A worker that dies (killed, out of memory, a crash in the decoder) raises RunError naming
+    the image it was reading.
     """
+
+    replaced: int = 0
+    """Broken images so far that another one stood in for."""
 
     def __init__(self, plan: CropPlan, device: torch.device, workers: int) -> None:
         self._plan = plan
@@ -48,7 +55,7 @@ class TorchLoader:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
         """Yield the steps of one epoch from `first_step` on."""
         if self._loader is None:
-            raise ValueError("This loader is closed; open a new one.")
+            raise UsageError("This loader is closed; open a new one.")
         self._steps.ahead = [(epoch, step) for step in range(first_step, len(self))]
         # PyTorch's SIGCHLD handler would raise a nameless error anywhere in the program; without it the
         # death of a worker is noticed in next(), a few seconds later, where we can say which image it was.
@@ -65,7 +72,9 @@ class TorchLoader:
                 raise self._explain(error) from None
             if isinstance(batch, ImageError):
                 raise ImageError(*batch.args)  # anew: a raised local would keep this frame, and the workers, alive
-            yield batch.to(self._device)
+            crops, replaced = batch
+            self.replaced += replaced
+            yield crops.to(self._device)
 
     def close(self) -> None:
         """Stop the worker processes."""
@@ -81,7 +90,7 @@ class TorchLoader:
         if pids is None:
             return error
         names = [self._plan.source.name(index) for index in self._reading.tolist() if index >= 0]
-        return RuntimeError(
+        return RunError(
             f"A loader process (pid {pids[1]}) died. The images being read were: {', '.join(names)}."
             " If it was killed for memory, give fewer --data.workers or a smaller batch."
         )
@@ -108,34 +117,44 @@ class _StepReader(Dataset):
         self._reading = reading
 
     # An error is handed over as an item, since PyTorch would wrap its message into the worker's traceback.
-    def __getitem__(self, position: tuple[int, int]) -> Crops | ImageError:
+    def __getitem__(self, position: tuple[int, int]) -> tuple[Crops, int] | ImageError:
         try:
             return self._crops(*position)
         except ImageError as error:
             return error
 
-    def _crops(self, epoch: int, step: int) -> Crops:
+    def _crops(self, epoch: int, step: int) -> tuple[Crops, int]:
+        """Return the step's crops and how many of its images stand in for broken ones."""
         plan = self._plan
-        worker = get_worker_info()
-        slot = worker.id if worker else 0
-        index = plan.indices(epoch, step)
+        index = plan.indices(epoch, step).copy()  # a slice of the cached order, which mustn't change
         draws = plan.draws(epoch, index)
         pixels = torch.empty((len(index), plan.views, plan.crop_size, plan.crop_size, 3), dtype=torch.uint8)
-        for row, sample in enumerate(index):
-            self._reading[slot] = int(sample)
-            image = plan.source.decode(int(sample))
-            for view in range(plan.views):
-                pixels[row, view] = torch.from_numpy(_crop(image, draws.crop[row, view], plan.crop_size))
+        crop = partial(self._crop, index, draws, pixels)
+        replaced = crop_good_samples(plan, epoch, index, draws, np.arange(len(index)), crop)
+        on_host = Draws(*(torch.from_numpy(part) for part in draws))
+        labels = torch.from_numpy(plan.source.labels[index])
+        return Crops(pixels, on_host, torch.from_numpy(index), labels), replaced
+
+    def _crop(
+        self, index: npt.NDArray[np.int64], draws: Draws[np.ndarray], pixels: torch.Tensor, rows: Rows
+    ) -> dict[int, ImageError]:
+        worker = get_worker_info()
+        slot = worker.id if worker else 0
+        errors: dict[int, ImageError] = {}
+        for row in rows.tolist():
+            self._reading[slot] = int(index[row])
+            try:
+                image = self._plan.source.decode(int(index[row]))
+            except ImageError as error:
+                errors[row] = error
+                continue
+            for view in range(self._plan.views):
+                pixels[row, view] = torch.from_numpy(crop_image(image, draws.crop[row, view], self._plan.crop_size))
         self._reading[slot] = -1
-        return Crops(
-            pixels,
-            Draws(*(torch.from_numpy(part) for part in draws)),
-            torch.from_numpy(index.copy()),  # a slice of the cached order, which must not be shared
-            torch.from_numpy(plan.source.labels[index]),
-        )
+        return errors
 
 
-def _crop(image: npt.NDArray[np.uint8], box: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint8]:
+def crop_image(image: npt.NDArray[np.uint8], box: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint8]:
     """Cut out top, left, height, width, then resize with Pillow's antialiased bilinear filter, as the reference."""
     top, left, height, width = (int(part) for part in box)
     crop = Image.fromarray(image[top : top + height, left : left + width])

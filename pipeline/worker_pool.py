@@ -2,55 +2,80 @@
 
 import contextlib
 import ctypes
+import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
 
+from simsiam.pipeline.errors import RunError
+
 Result = TypeVar("Result")
 
-_TASKS_PER_WORKER = 4
-"""Tasks a worker holds, so that it needn't wait for the parent between two."""
-_WINDOW_PER_WORKER = 16
-"""Tasks a worker's share of the window may run ahead of the next result wanted: bounds the memory."""
+_BATCHES_IN_HAND = 4
+"""Batches a worker holds, so that it needn't wait for the parent between two."""
+_SLOTS = 8
+"""Batches of one worker that may be in hand or waiting for their turn: bounds the memory."""
+_SLOT_BYTES = 2 << 20
+"""Bytes of the buffers of one batch that go through shared memory; more goes through the pipe, which is slower."""
+_TASK_BYTES = 8
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class _Worker(NamedTuple):
+class _Batch(NamedTuple):
+    tasks: range
+    slot: int
+
+
+@dataclass
+class _Worker:
     process: BaseProcess
     connection: Connection
-    tasks: deque[int]
+    shared: mmap.mmap
+    """The task being worked on, in `_TASK_BYTES`, then the slots."""
+    batches: deque[_Batch] = field(default_factory=deque)
+    # The slot used last is taken first: its memory exists already, and may be in a cache.
+    free_slots: list[int] = field(default_factory=lambda: list(range(_SLOTS)))
 
 
 def ordered_map(
-    function: Callable[[int], Result], count: int, workers: int, name: Callable[[int], str]
+    function: Callable[[int], Result], count: int, workers: int, name: Callable[[int], str], *, batch: int = 1
 ) -> Generator[Result, None, None]:
-    """Yield function(0), …, function(count - 1), computed in `workers` forked processes.
+    """Yield function(0), …, function(count - 1), computed in `workers` forked processes, `batch` for one message.
 
     The order, and so whatever is made of the results, is the same for any number of workers. Close the generator
-    (`contextlib.closing`) to end the workers early. They use pipes alone, no shared memory or semaphore, and on Linux
-    the kernel kills them when the parent dies, however it dies.
+    (`contextlib.closing`) to end the workers early. They use pipes and unnamed shared memory, which both vanish with
+    them, and on Linux the kernel kills them when the parent dies, however it dies.
 
-    Raises RuntimeError when a worker dies or `function` raises; the message has `name` of the tasks in question.
+    Large bytes are copied once instead of five times when a result holds them as `pickle.PickleBuffer`: they arrive
+    as a memoryview that is valid until `batch` more results have been asked for.
+
+    Raises RunError when a worker dies, RuntimeError when `function` raises; the message has `name` of the task that
+    was being worked on.
     """
     context = multiprocessing.get_context("fork")
     running: list[_Worker] = []
+    batches = [range(first, min(first + batch, count)) for first in range(0, count, batch)]
     try:
-        for _ in range(min(workers, count)):
+        for _ in range(min(workers, len(batches))):
             ours, theirs = context.Pipe()
             inherited = [ours, *(worker.connection for worker in running)]
-            process = context.Process(target=_work, args=(function, theirs, inherited, os.getpid()), daemon=True)
+            shared = mmap.mmap(-1, _TASK_BYTES + _SLOTS * _SLOT_BYTES)
+            arguments = function, theirs, inherited, shared, os.getpid()
+            process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
-            running.append(_Worker(process, ours, deque()))
+            running.append(_Worker(process, ours, shared))
             # Only the worker may hold its end, or its death would not be seen as the end of the pipe.
             theirs.close()
-        yield from _collect(running, count, name)
+        yield from _collect(running, batches, name)
     finally:
         for worker in running:
             worker.process.kill()
@@ -59,49 +84,73 @@ def ordered_map(
             worker.connection.close()
 
 
-def _collect(running: list[_Worker], count: int, name: Callable[[int], str]) -> Generator[Any, None, None]:
+def _collect(running: list[_Worker], batches: list[range], name: Callable[[int], str]) -> Generator[Any, None, None]:
     by_connection = {worker.connection: worker for worker in running}
-    ready: dict[int, Any] = {}
-    given = 0
-    for wanted in range(count):
+    ready: dict[range, tuple[_Worker, int, list[Any]]] = {}
+    to_give = deque(batches)
+    for wanted in batches:
         while wanted not in ready:
-            ahead = min(count, wanted + _WINDOW_PER_WORKER * len(running))
             for worker in running:
-                while given < ahead and len(worker.tasks) < _TASKS_PER_WORKER:
-                    worker.tasks.append(given)
+                while to_give and worker.free_slots and len(worker.batches) < _BATCHES_IN_HAND:
+                    given = _Batch(to_give.popleft(), worker.free_slots.pop())
+                    worker.batches.append(given)
                     # A dead worker is noticed below, once the results it still sent have been read.
                     with contextlib.suppress(OSError):
                         worker.connection.send(given)
-                    given += 1
             for connection in wait(list(by_connection)):
                 worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
-                result = _receive(worker, name)
-                ready[worker.tasks.popleft()] = result
-        yield ready.pop(wanted)
+                results = _receive(worker, name)
+                tasks, slot = worker.batches.popleft()
+                ready[tasks] = worker, slot, results
+        worker, slot, results = ready.pop(wanted)
+        yield from results
+        worker.free_slots.append(slot)
 
 
-def _receive(worker: _Worker, name: Callable[[int], str]) -> Any:
+def _receive(worker: _Worker, name: Callable[[int], str]) -> list[Any]:
     try:
-        done, result = worker.connection.recv()
+        message, lengths = pickle.loads(worker.connection.recv_bytes())
     except (EOFError, OSError):
         raise _death(worker, name) from None
-    if not done:
-        raise RuntimeError(f"Working on {name(worker.tasks[0])} failed:\n{result}")
-    return result
+    start = _slot_start(worker.batches[0].slot)
+    buffers = []
+    for length in lengths:
+        buffers.append(memoryview(worker.shared)[start : start + length])
+        start += length
+    results, failure = pickle.loads(message, buffers=buffers)
+    if failure is not None:
+        task, details = failure
+        raise RunError(f"Working on {name(task)} failed:\n{details}")
+    return results
 
 
-def _death(worker: _Worker, name: Callable[[int], str]) -> RuntimeError:
+def _death(worker: _Worker, name: Callable[[int], str]) -> RunError:
     worker.process.join(timeout=5)
     code = worker.process.exitcode
     how = f"of signal {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
-    images = ", ".join(name(task) for task in worker.tasks) or "nothing"
-    return RuntimeError(
-        f"A worker process (pid {worker.process.pid}) died {how}; it had in hand, the first being worked on: {images}."
+    task = _task_in_hand(worker.shared)
+    image = name(task) if any(task in batch.tasks for batch in worker.batches) else "nothing"
+    return RunError(
+        f"A worker process (pid {worker.process.pid}) died {how}, working on: {image}."
         " If it was killed for memory, use fewer workers."
     )
 
 
-def _work(function: Callable[[int], Any], tasks: Connection, inherited: list[Connection], parent: int) -> None:
+def _task_in_hand(shared: mmap.mmap) -> int:
+    return int.from_bytes(shared[:_TASK_BYTES], "little")
+
+
+def _slot_start(slot: int) -> int:
+    return _TASK_BYTES + slot * _SLOT_BYTES
+
+
+def _work(
+    function: Callable[[int], Any],
+    batches: Connection,
+    inherited: list[Connection],
+    shared: mmap.mmap,
+    parent: int,
+) -> None:
     # A Ctrl-C reaches the whole group of processes; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -114,11 +163,30 @@ def _work(function: Callable[[int], Any], tasks: Connection, inherited: list[Con
         connection.close()
     while True:
         try:
-            task = tasks.recv()
+            tasks, slot = batches.recv()
         except EOFError:
             return
-        try:
-            answer = (True, function(task))
-        except Exception:
-            answer = (False, traceback.format_exc())
-        tasks.send(answer)
+        results, failure = [], None
+        for task in tasks:
+            shared[:_TASK_BYTES] = task.to_bytes(_TASK_BYTES, "little")
+            try:
+                results.append(function(task))
+            except Exception:
+                results, failure = [], (task, traceback.format_exc())
+                break
+        batches.send_bytes(pickle.dumps(_pack((results, failure), shared, slot)))
+
+
+def _pack(answer: tuple[list[Any], tuple[int, str] | None], shared: mmap.mmap, slot: int) -> tuple[bytes, list[int]]:
+    """Pickle an answer, its buffers put into the slot; returns the pickle and the lengths of these buffers."""
+    buffers: list[pickle.PickleBuffer] = []
+    message = pickle.dumps(answer, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    lengths = [len(view) for view in views]
+    if sum(lengths) > _SLOT_BYTES:
+        return pickle.dumps(answer, protocol=5), []
+    start = _slot_start(slot)
+    for view in views:
+        shared[start : start + len(view)] = view
+        start += len(view)
+    return message, lengths

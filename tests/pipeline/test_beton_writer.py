@@ -25,8 +25,8 @@ def jpeg(seed: int, size: int = 0) -> bytes:
     return file.getvalue().ljust(size, b"\1")
 
 
-def write(path: Path, images: list[bytes], **options: bool) -> None:
-    with BetonWriter(path, len(images), page_size=PAGE, **options) as writer:
+def write(path: Path, images: list[bytes], overwrite: bool = False) -> None:
+    with BetonWriter(path, len(images), page_size=PAGE, overwrite=overwrite) as writer:
         for label, image in enumerate(images):
             writer.append(image, 48, 64, label)
         writer.finish()

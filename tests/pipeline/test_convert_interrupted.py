@@ -16,7 +16,6 @@ from PIL import Image
 from simsiam.pipeline.beton import Beton
 from simsiam.pipeline.beton_writer import BetonWriter
 from simsiam.pipeline.convert import convert
-from simsiam.pipeline.decode import decode_image
 
 
 class Memory:
@@ -28,7 +27,6 @@ class Memory:
     def __init__(self, images: list[bytes]) -> None:
         self.images = images
         self.labels = np.full(len(images), -1, np.int64)
-        self.sizes = np.zeros((len(images), 2), np.int32)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -38,9 +36,6 @@ class Memory:
 
     def read(self, index: int) -> bytes:
         return self.images[index]
-
-    def decode(self, index: int) -> np.ndarray:
-        return decode_image(self.images[index], self.name(index))
 
 
 def names(folder: Path) -> list[str]:
@@ -68,12 +63,12 @@ def test_an_interruption_leaves_no_file_and_no_process(tmp_path, error):
 
 
 class Deadly(Memory):
-    """Kills the process that decodes image 5."""
+    """Kills the process that reads image 5."""
 
-    def decode(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> bytes:
         if index == 5:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().decode(index)
+        return super().read(index)
 
 
 def test_a_killed_worker_is_an_error_that_names_the_image(tmp_path):
@@ -96,20 +91,22 @@ def test_a_crash_between_the_two_renames_never_opens_silently(tmp_path, monkeypa
 
 
 @contextlib.contextmanager
-def script(tmp_path: Path, decode: str, options: str = ""):
-    """A process that converts 400 images of noise, with `decode` as the source's method of that name."""
+def script(tmp_path: Path, read: str, options: str = ""):
+    """A process that converts 400 images of noise, with `read` at the start of the source's method of that name."""
     code = f"""
-import os, signal, sys, time, resource
+import io, os, signal, sys, time, resource
 import numpy as np
+from PIL import Image
 from simsiam.pipeline.convert import convert
 class Noise:
-    classes, broken, labels, sizes = [], [], np.full(400, -1), np.zeros((400, 2), np.int32)
+    classes, broken, labels = [], [], np.full(400, -1)
     def __len__(self): return 400
     def name(self, index): return f"noise {{index}}"
-    def read(self, index): raise NotImplementedError
-    def decode(self, index):
-        {decode}
-        return np.random.default_rng(index).integers(0, 256, (300, 300, 3), np.uint8)
+    def read(self, index):
+        {read}
+        image = Image.fromarray(np.random.default_rng(index).integers(0, 256, (300, 300, 3), np.uint8))
+        image.save(file := io.BytesIO(), "PNG", compress_level=1)
+        return file.getvalue()
 {options}
 convert(Noise(), sys.argv[1] + "/o", workers=2, progress=lambda done, total: print(done, flush=True))
 """
@@ -148,7 +145,7 @@ def running(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parent")
 def test_killing_the_parent_ends_the_workers_and_leaves_no_file_under_the_final_name(tmp_path):
     shared_before = set(names(Path("/dev/shm")))
-    with script(tmp_path, decode="if index > 3: time.sleep(60)") as process:
+    with script(tmp_path, read="if index > 15: time.sleep(60)") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         workers = children(process.pid)
@@ -156,9 +153,9 @@ def test_killing_the_parent_ends_the_workers_and_leaves_no_file_under_the_final_
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_until(lambda: not any(running(pid) for pid in workers))
-    assert names(tmp_path) == ["o.part"]
+    assert names(tmp_path) == ["o.part", "o.part.journal"]
     assert not [name for name in set(names(Path("/dev/shm"))) - shared_before if name.startswith(("psm_", "sem."))]
-    # The next conversion starts over, whatever the killed one left.
+    # The conversion of another set starts over, whatever the killed one left.
     convert(source(2), tmp_path / "o", workers=1)
     assert names(tmp_path) == ["o", "o.json"]
 
@@ -166,7 +163,7 @@ def test_killing_the_parent_ends_the_workers_and_leaves_no_file_under_the_final_
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
 def test_a_signal_that_raises_cleans_up(tmp_path, number, code):
     handler = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
-    with script(tmp_path, "if index > 3: time.sleep(60)", handler) as process:
+    with script(tmp_path, "if index > 15: time.sleep(60)", handler) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         workers = children(process.pid)
@@ -186,3 +183,19 @@ def test_a_full_disk_ends_the_conversion_and_leaves_nothing(tmp_path):
     assert "Can't write" in errors
     assert "free some space" in errors
     assert names(tmp_path) == []
+
+
+def test_a_conversion_onto_a_small_disk_says_so_and_leaves_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        with script(disk, "pass") as process:
+            _, errors = process.communicate(timeout=30)
+            assert process.returncode == 1
+        assert "No space left on device" in errors
+        assert "free some space" in errors
+        assert names(disk) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -38,3 +38,18 @@ def test_impossible_batches_are_refused(pictures, settings: dict, message: str) 
 def test_ranks_share_the_batch_of_one_process(pictures, world_size: int) -> None:
     shares = [plan(pictures, rank=rank, world_size=world_size).indices(1, 1) for rank in range(world_size)]
     np.testing.assert_array_equal(np.concatenate(shares), plan(pictures).indices(1, 1))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_in_block_order_every_sample_is_fetched_once_and_in_time(world_size: int, first_step: int) -> None:
+    ours = plan(range(44_000), batch_size=1000, order="block", rank=world_size - 1, world_size=world_size)
+    fetched: list[int] = []
+    for step in range(first_step, len(ours)):
+        fetched += ours.read_ahead(2, first_step, step).tolist()
+        assert set(ours.indices(2, step).tolist()) <= set(fetched)
+    assert len(fetched) == len(set(fetched))
+
+
+def test_in_random_order_nothing_is_fetched_ahead(pictures) -> None:
+    assert len(plan(pictures).read_ahead(0, 0, 0)) == 0

@@ -1,0 +1,146 @@
+"""JPEGs and boxes → their crops, by DALI: on the GPU where the device is one."""
+
+import io
+import re
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import Pipeline
+from PIL import Image
+
+from simsiam.pipeline.errors import RunError
+
+QUEUE = 2
+"""Batches that DALI works on at once."""
+_TEST_COLOUR = (200, 120, 40)
+
+
+class DaliPipeline:
+    """Decodes each JPEG once and takes its crops from the decoded pixels, in `threads` threads; batch by batch.
+
+    On a CUDA device `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one;
+    its other cores and the CPU's decode the rest. Crops are made where the images were decoded.
+
+    After an error a pipeline is dead, and what was fed to it lost. Raises RunError when DALI can't work on the device.
+    """
+
+    def __init__(
+        self, device: torch.device, threads: int, batch: int, views: int, crop_size: int, hw_decoder_load: float
+    ) -> None:
+        self._device, self._views = device, views
+        # DALI reads the JPEGs where they are, until the crops of their batch were taken.
+        self._being_read: deque[list[npt.NDArray[np.uint8]]] = deque(maxlen=QUEUE + 1)
+        cuda = device.type == "cuda"
+        try:
+            self._pipeline = Pipeline(
+                batch_size=batch,
+                num_threads=threads,
+                device_id=torch.empty(0, device=device).get_device() if cuda else None,
+                prefetch_queue_depth=QUEUE,
+            )
+            with self._pipeline:
+                image = fn.decoders.image(
+                    fn.external_source(name="jpeg", no_copy=True),
+                    device="mixed" if cuda else "cpu",
+                    output_type=types.DALIImageType.RGB,
+                    adjust_orientation=False,
+                    # Interpolated chroma: libjpeg's default, hence that of all other backends.
+                    jpeg_fancy_upsampling=True,
+                    hw_decoder_load=hw_decoder_load,
+                )
+                self._pipeline.set_outputs(*(_crop(image, view, crop_size) for view in range(views)))
+            self._try_out()
+        except RunError:
+            raise
+        except Exception as error:
+            raise RunError(f"DALI can't work on {device} ({reason(error)}); use --data.backend torch.") from error
+
+    def feed(self, jpegs: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32]) -> None:
+        """Give DALI a batch, at most `QUEUE` ahead of `take`, without waiting for its crops.
+
+        `boxes` int32 (n, V, 4): top, left, height, width in pixels of the image.
+        """
+        self._feed_inputs(jpegs, boxes)
+        self._pipeline.schedule_run()
+
+    def take(self) -> list[torch.Tensor]:
+        """Wait for the oldest batch fed, and return its crops on the device: for each view uint8 (n, S, S, 3).
+
+        Their memory is DALI's: on a GPU, use them on the current stream and keep them no longer than it takes.
+        """
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        crops = [torch.from_dlpack(crops.as_tensor()) for crops in self._pipeline.share_outputs(stream)]
+        self._pipeline.release_outputs()
+        return crops
+
+    def close(self) -> None:
+        """End DALI's threads and free its memory."""
+        # It has no public call for it; it shuts down when it is forgotten.
+        del self._pipeline
+
+    def _feed_inputs(self, jpegs: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32]) -> None:
+        self._being_read.append(jpegs)
+        self._pipeline.feed_input("jpeg", jpegs)
+        for view in range(self._views):
+            self._pipeline.feed_input(f"start_{view}", np.ascontiguousarray(boxes[:, view, :2]))
+            self._pipeline.feed_input(f"shape_{view}", np.ascontiguousarray(boxes[:, view, 2:]))
+
+    def _try_out(self) -> None:
+        """Crop a picture of known colour.
+
+        The first `schedule_run` of a pipeline runs as many batches as its queue holds, so it is spent on these. And
+        there are GPUs and drivers where the decoder reports success and leaves black pixels.
+        """
+        stream = io.BytesIO()
+        Image.new("RGB", (64, 64), _TEST_COLOUR).save(stream, "JPEG")
+        box = np.array([0, 0, 64, 64], np.int32)
+        for _ in range(QUEUE):
+            jpeg = np.frombuffer(stream.getvalue(), np.uint8)
+            self._feed_inputs([jpeg], np.broadcast_to(box, (1, self._views, 4)))
+        self._pipeline.schedule_run()
+        for crops in [crops for _ in range(QUEUE) for crops in self.take()]:
+            if (crops.cpu().int() - torch.tensor(_TEST_COLOUR)).abs().max() > 8:
+                raise RunError(f"DALI decodes wrong colours on {self._device}; use --data.backend torch.")
+
+
+def _crop(image, view: int, size: int):
+    # Sliced first: where it is given a region, resize lets pixels from outside of it into the crop's border.
+    start, shape = (fn.external_source(name=f"{name}_{view}") for name in ("start", "shape"))
+    return fn.resize(
+        fn.slice(image, start=start, shape=shape, axes=[0, 1]),
+        size=[size, size],
+        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        antialias=True,
+    )
+
+
+def reads_like_pillow(encoded: bytes, height: int, width: int) -> bool:
+    """Say whether this is an image that DALI decodes as Pillow does, on the CPU and on the GPU; reads headers only.
+
+    That is a JPEG in baseline, extended or progressive DCT with a Huffman code, eight bits a sample, one component or
+    three of YCbCr (ITU-T T.81 annex B, T.872 section 6), with an end marker, without which it would be truncated, of
+    this size, and within Pillow's limit for decompression bombs.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9" or (limit and height * width > 2 * limit):
+        return False
+    place, is_rgb = 2, False
+    while place + 19 < len(encoded) and encoded[place] == 0xFF:
+        marker, body = encoded[place + 1], encoded[place + 4 : place + 19]
+        if 0xC0 <= marker <= 0xC2:
+            is_rgb |= body[6:15:3] == b"RGB"
+            size = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+            return body[0] == 8 and size == (height, width) and (body[5] == 1 or (body[5] == 3 and not is_rgb))
+        if marker == 0xEE and body[:5] == b"Adobe":
+            is_rgb = body[11] == 0
+        place += 2 + int.from_bytes(encoded[place + 2 : place + 4])
+    return False
+
+
+def reason(error: Exception) -> str:
+    """Return the sentence of DALI's message that says what happened, without the operator's history around it."""
+    found = re.search(r"encountered:\s*(?:\[[^]]*\]\s*)?(.+)", str(error))
+    return found[1].strip() if found else str(error).strip().partition("\n")[0]

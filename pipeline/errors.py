@@ -1,0 +1,9 @@
+"""What the command line tells in one sentence; any other exception is a defect and keeps its traceback."""
+
+
+class UsageError(ValueError):
+    """Something the user gave or asked for can't be used; the message names it and the way out. Exit code 2."""
+
+
+class RunError(RuntimeError):
+    """Something broke on the way that no other input would have prevented for sure. Exit code 1."""

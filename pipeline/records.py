@@ -1,0 +1,46 @@
+"""A set of encoded images, whatever holds it: what `convert` and `verify` read from."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Records(Protocol):
+    """Numbered images of a folder, an archive or a `.beton`, of which nothing but name and class need be known.
+
+    Every `Source` is one. Images are mostly asked for in ascending order, by several processes forked from the one
+    that opened the set, each of which opens its files on first use.
+    """
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class of every image, shape (n,); -1 where there is none."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names by label; empty when the images are unlabelled."""
+        ...
+
+    @property
+    def broken(self) -> Sequence[tuple[str, str]]:
+        """Name and reason of what was found unfit before any image was read; these have no number."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call image `index` in a message: its path, or its place in the file."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded bytes of image `index`, as stored.
+
+        Raises `simsiam.pipeline.decode.ImageError`, which names the image, when they can't be read, and
+        `simsiam.pipeline.beton.RawRecordError` when a `.beton` holds the image as pixels.
+        """
+        ...

@@ -1,0 +1,124 @@
+"""Encoded bytes of one image → the JPEG that a `.beton` holds: the same bytes where they will do, else new ones."""
+
+import io
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from simsiam.pipeline.decode import ImageError, decode_image
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.jpeg import read_usual_jpeg
+from simsiam.pipeline.strict_decode import check_image, decode_reduced, is_too_large
+
+Check = Literal["markers", "full"]
+
+_ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
+# What each value of the tag asks for, EXIF 2.32, 4.6.4 A.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Transcoding:
+    """How images become JPEGs.
+
+    Raises UsageError for a bad value.
+    """
+
+    max_side: int | None = 500
+    """Reduce images whose longer side is above this many pixels; None keeps every size."""
+    quality: int = 90
+    """JPEG quality of what is encoded, 1 to 100."""
+    apply_orientation: bool = False
+    """Rotate images as their EXIF data says; by default pixels are kept as stored."""
+    reencode: bool = False
+    """Encode every image anew; by default a usual baseline JPEG that needs no change is copied."""
+    check: Check = "markers"
+    """How JPEGs that are copied are looked at: by their markers, or by decoding them, which takes longer."""
+
+    def __post_init__(self) -> None:
+        if self.max_side is not None and self.max_side < 1:
+            raise UsageError(f"The longest side {self.max_side} must be at least 1 pixel, or None for no limit.")
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"The JPEG quality {self.quality} must lie between 1 and 100.")
+
+
+class Encoded(NamedTuple):
+    """A JPEG and its size in pixels."""
+
+    jpeg: bytes
+    height: int
+    width: int
+
+
+def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
+    """Return the JPEG of one image in any format Pillow reads.
+
+    Copied up to its end marker, metadata included, is a baseline JPEG of three 8-bit YCbCr components in a usual
+    sampling that fits `max_side` and isn't to be rotated. A progressive one isn't, though every decoder reads it:
+    decoding takes 2.4 times as long, and an image is converted once but decoded in every epoch, and no GPU's JPEG
+    engine takes it. What is encoded has 4:2:0 chroma, as FFCV's own writer gives, and no metadata.
+
+    Raises ImageError naming `name` when the image can't be decoded.
+    """
+    jpeg = read_usual_jpeg(encoded)
+    turn = _TURNS.get(_orientation(encoded)) if how.apply_orientation else None
+    if jpeg is None or is_too_large(jpeg.height, jpeg.width):
+        return encode_pixels(decode_image(encoded, name), how, turn)
+    height, width = _reduced(jpeg.height, jpeg.width, how.max_side)
+    unchanged = turn is None and (height, width) == (jpeg.height, jpeg.width)
+    if unchanged and jpeg.whole_baseline and not how.reencode:
+        if how.check == "full":
+            check_image(encoded, name)
+        return Encoded(encoded[: jpeg.length], height, width)
+    pixels = decode_reduced(encoded, height, width)
+    if pixels is None:
+        return encode_pixels(decode_image(encoded, name), how, turn)
+    # Pillow takes four bytes a pixel as they are; three it would have to copy.
+    image = Image.frombuffer("RGBX", pixels.shape[1::-1], pixels, "raw", "RGBX", 0, 1)
+    return _encode(image, height, width, how.quality, turn)
+
+
+def encode_pixels(pixels: npt.NDArray[np.uint8], how: Transcoding, turn: Image.Transpose | None = None) -> Encoded:
+    """Return the JPEG of uint8 RGB pixels (height, width, 3), reduced to `max_side`, then turned."""
+    height, width = _reduced(pixels.shape[0], pixels.shape[1], how.max_side)
+    return _encode(Image.fromarray(pixels), height, width, how.quality, turn)
+
+
+def _reduced(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    longest = max(height, width)
+    if max_side is None or longest <= max_side:
+        return height, width
+    return max(1, round(height * max_side / longest)), max(1, round(width * max_side / longest))
+
+
+def _encode(image: Image.Image, height: int, width: int, quality: int, turn: Image.Transpose | None) -> Encoded:
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    if turn is not None:
+        image = image.transpose(turn)
+    file = io.BytesIO()
+    try:
+        image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    except OSError as error:  # a side longer than a JPEG can have
+        raise ImageError(f"can't be encoded: {error}") from None
+    return Encoded(file.getvalue(), image.height, image.width)
+
+
+def _orientation(encoded: bytes) -> int:
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.getexif().get(_ORIENTATION_TAG, 1)
+    # Pillow raises nearly anything on damaged input; without a legible tag there is nothing to obey.
+    except Exception:
+        return 1

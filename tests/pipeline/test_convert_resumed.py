@@ -1,0 +1,155 @@
+"""Conversions that were killed, and went on."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam.pipeline.beton import Beton
+from simsiam.pipeline.beton_writer import BetonWriter
+from simsiam.pipeline.convert import convert
+
+COUNT = 240
+BROKEN = (0, 7, 60, 61, 239)
+
+
+class Noise:
+    """JPEGs of noise of 200 kB, about 40 to a page of 8 MiB; some are broken."""
+
+    classes: Sequence[str] = ("a", "b", "c")
+    broken: Sequence[tuple[str, str]] = ()
+    labels = np.arange(COUNT) % 3
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def name(self, index: int) -> str:
+        return f"noise {index}"
+
+    def read(self, index: int) -> bytes:
+        if index in BROKEN:
+            return b"broken"
+        file = io.BytesIO()
+        pixels = np.random.default_rng(index).integers(0, 256, (240, 240 + index % 5, 3), np.uint8)
+        Image.fromarray(pixels).save(file, "JPEG", quality=99, subsampling="4:4:4")
+        return file.getvalue()
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from test_convert_resumed import Noise
+from simsiam.pipeline.convert import convert
+def wait(done, total):
+    if done == int(sys.argv[3]):
+        print("there", flush=True)
+        time.sleep(60)
+convert(Noise(), sys.argv[1], workers=2, progress=wait)
+"""
+
+
+def kill_at(done: int, out: Path) -> None:
+    """Start the conversion and kill it with SIGKILL when `done` images are done."""
+    command = [sys.executable, "-c", SCRIPT, str(out), str(Path(__file__).parent), str(done)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        process.send_signal(signal.SIGKILL)
+
+
+def convert_when_free(out: Path, **options):
+    """Convert once the killed one's workers, which hold its lock, have gone."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return convert(Noise(), out, **options)
+        except ValueError as error:
+            if "Another conversion" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "o.beton"
+    assert convert(Noise(), out, workers=2).taken_over == 0
+    return out
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def same(out: Path, expected: Path) -> bool:
+    return all(
+        Path(f"{out}{ending}").read_bytes() == Path(f"{expected}{ending}").read_bytes() for ending in ("", ".json")
+    )
+
+
+@pytest.mark.parametrize("done", [30, 64, 239])
+def test_after_a_kill_the_same_call_goes_on_and_gives_the_same_bytes(tmp_path, uninterrupted, done):
+    out = tmp_path / "o.beton"
+    kill_at(done, out)
+    assert names(tmp_path) == ["o.beton.part", "o.beton.part.journal"]
+    calls = []
+    report = convert_when_free(out, workers=1, progress=lambda *call: calls.append(call))
+    # All but the last, incomplete page.
+    assert done - 45 < report.taken_over <= done
+    assert (report.taken_over > 0) == (done > 45)
+    assert calls == [(i, COUNT) for i in range(report.taken_over + 1, COUNT + 1)]
+    assert [name for name, _ in report.skipped] == [f"noise {i}" for i in BROKEN]
+    assert same(out, uninterrupted)
+    assert names(tmp_path) == ["o.beton", "o.beton.json"]
+
+
+def test_two_kills_are_survived_as_one(tmp_path, uninterrupted):
+    out = tmp_path / "o.beton"
+    kill_at(70, out)
+    time.sleep(0.5)
+    kill_at(190, out)
+    assert convert_when_free(out, workers=2).taken_over > 120
+    assert same(out, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda part, journal: part.write_bytes(part.read_bytes()[: 20 << 20]),
+        lambda part, journal: part.write_bytes(part.read_bytes().replace(b"\xff\xda", b"\xff\xdb")),
+        lambda part, journal: part.unlink(),
+        lambda part, journal: journal.write_bytes(journal.read_bytes()[:-100]),
+        lambda part, journal: journal.write_bytes(b"\0" * 1000),
+        lambda part, journal: journal.unlink(),
+    ],
+    ids=["part cut", "part damaged", "no part", "journal cut", "journal empty", "no journal"],
+)
+def test_what_a_power_cut_may_leave_is_not_trusted(tmp_path, uninterrupted, damage):
+    out = tmp_path / "o.beton"
+    kill_at(190, out)
+    time.sleep(0.3)
+    damage(tmp_path / "o.beton.part", tmp_path / "o.beton.part.journal")
+    convert_when_free(out, workers=2)
+    assert same(out, uninterrupted)
+    assert names(tmp_path) == ["o.beton", "o.beton.json"]
+
+
+def test_other_settings_start_over(tmp_path):
+    out = tmp_path / "o.beton"
+    kill_at(130, out)
+    assert convert_when_free(out, workers=2, quality=80, reencode=True).taken_over == 0
+    assert Beton(out).damaged_pages() == []
+
+
+def test_a_writer_without_a_key_leaves_no_journal_behind(tmp_path):
+    (tmp_path / "o.beton.part.journal").write_text("old")
+    with BetonWriter(tmp_path / "o.beton", 1) as writer:
+        writer.append(b"\xff\xd8", 1, 1, 0)
+        writer.finish()
+    assert names(tmp_path) == ["o.beton"]

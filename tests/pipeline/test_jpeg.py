@@ -1,0 +1,75 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam.pipeline.jpeg import read_usual_jpeg
+
+
+def encoded(mode: str = "RGB", size: tuple[int, int] = (60, 40), **options) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("restart", [0, 2])
+def test_a_baseline_jpeg_is_whole_up_to_its_end_marker(subsampling, restart):
+    data = encoded(subsampling=subsampling, restart_marker_blocks=restart)
+    assert read_usual_jpeg(data) == (40, 60, True, len(data))
+    assert read_usual_jpeg(data + b"of the camera \xff\xd9") == (40, 60, True, len(data))
+
+
+def test_metadata_and_fill_bytes_are_passed_over():
+    thumbnail = encoded(size=(8, 8))
+    data = encoded(exif=b"Exif\0\0" + thumbnail, comment=b"\xff\xd9")
+    data = data[:2] + b"\xff" + data[2:-2] + b"\xff" + data[-2:]
+    assert read_usual_jpeg(data) == (40, 60, True, len(data))
+
+
+def test_a_progressive_jpeg_is_usual_but_not_to_be_copied():
+    assert read_usual_jpeg(encoded(progressive=True)) == (40, 60, False, 0)
+
+
+@pytest.mark.parametrize("options", [{"mode": "L"}, {"mode": "CMYK"}, {"keep_rgb": True}], ids=str)
+def test_other_colours_are_not_usual(options):
+    assert read_usual_jpeg(encoded(**options)) is None
+
+
+def test_an_adobe_segment_that_says_rgb_is_believed():
+    data = encoded()
+    start = data.index(b"\xff\xdb")
+    for transform, usual in ((0, False), (1, True), (2, False)):
+        adobe = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0" + bytes([transform])
+        assert (read_usual_jpeg(data[:start] + adobe + data[start:]) is not None) == usual
+
+
+def test_twelve_bits_a_sampling_of_four_and_no_height_are_not_usual():
+    data = encoded()
+    frame = data.index(b"\xff\xc0")
+    for offset, value in ((4, 12), (11, 0x41), (9, 4)):
+        assert read_usual_jpeg(data[: frame + offset] + bytes([value]) + data[frame + offset + 1 :]) is None
+    assert read_usual_jpeg(data[: frame + 5] + b"\0\0" + data[frame + 7 :]) is None
+
+
+@pytest.mark.parametrize("restart", [0, 2])
+def test_a_jpeg_cut_anywhere_is_never_whole(restart):
+    data = encoded(restart_marker_blocks=restart)
+    for length in range(len(data)):
+        jpeg = read_usual_jpeg(data[:length])
+        assert jpeg is None or not jpeg.whole_baseline
+
+
+def test_a_lost_restart_and_a_foreign_marker_in_the_scan_are_noticed():
+    data = encoded(restart_marker_blocks=2)
+    first, second = data.index(b"\xff\xd0"), data.index(b"\xff\xd1")
+    assert read_usual_jpeg(data[:first] + data[second:]) == (40, 60, False, 0)
+    middle = len(data) - 100
+    assert read_usual_jpeg(data[:middle] + b"\xff\xc4" + data[middle:]) == (40, 60, False, 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"GIF89a", b"\xff\xd8\xff\xd9", b"\xff" * 100], ids=repr)
+def test_what_is_no_jpeg_is_none(data):
+    assert read_usual_jpeg(data) is None
