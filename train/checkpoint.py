@@ -1,12 +1,14 @@
 """State of a run ↔ files: atomic to write, safe to load, newest valid one first."""
 
-import os
 import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from simsiam.pipeline.atomic_write import open_atomically
+from simsiam.pipeline.errors import UsageError
 
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
@@ -20,16 +22,8 @@ def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int) -
     """Write `state` so that a file under its final name is always whole, then delete all but the newest `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(folder, step)
-    partial = path.with_suffix(".part")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(folder)
+    with open_atomically(path) as file:
+        torch.save(state, file)
     killed_while_writing = folder.glob("step-*.part")
     for old in [*list_checkpoints(folder)[keep:], *killed_while_writing]:
         old.unlink(missing_ok=True)
@@ -42,18 +36,18 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU without running any code in it. Raises ValueError when it is damaged or foreign."""
+    """Load a checkpoint to the CPU without running any code in it. Raises UsageError when it is damaged or foreign."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ValueError(
+        raise UsageError(
             f"The checkpoint {path} can't be read: {error.strerror}; give auto, never, a run folder or a .pt file."
         ) from None
     except Exception as error:  # a cut or overwritten zip raises whatever its reader stumbles over
         first_line = str(error).partition("\n")[0]
-        raise ValueError(f"The checkpoint {path} is damaged or no checkpoint: {first_line}") from None
+        raise UsageError(f"The checkpoint {path} is damaged or no checkpoint: {first_line}") from None
     if not isinstance(state, dict) or not {"model", "config", "step"} <= state.keys():
-        raise ValueError(f"{path} is no checkpoint of simsiam; give one from a run's checkpoints folder.")
+        raise UsageError(f"{path} is no checkpoint of simsiam; give one from a run's checkpoints folder.")
     return state
 
 
@@ -65,12 +59,3 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         except ValueError as error:
             warnings.warn(f"{error} Going back to the one before.", stacklevel=2)
     return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

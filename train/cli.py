@@ -1,18 +1,18 @@
 """Command line → one of the commands; every mistake of the user's is one sentence and exit code 2."""
 
-import difflib
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
-from simsiam.train.commands import COMMANDS, DONE, FAILED, INTERRUPTED, USAGE
+from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.train.commands.table import COMMANDS, run_command
+from simsiam.train.exit_codes import DONE, FAILED, INTERRUPTED, USAGE
 from simsiam.train.interruption import Interrupted
+from simsiam.train.suggestion import nearest
 
 
 def main() -> None:
@@ -36,9 +36,9 @@ def run(arguments: Sequence[str]) -> int:
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
     try:
         if name is None:
-            raise ValueError(_unknown_command(words[0]))
-        return COMMANDS[name].run(words[len(name.split()) :])
-    except SystemExit as stop:  # tyro's: help printed, or wrong options
+            raise UsageError(_unknown_command(words[0]))
+        return run_command(name, words[len(name.split()) :])
+    except SystemExit as stop:  # tyro's: help printed
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
@@ -48,30 +48,22 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        code = _exit_code(error)
-        if code is None or "SIMSIAM_TRACEBACK" in os.environ:
+        told = _told(error)
+        if told is None or "SIMSIAM_TRACEBACK" in os.environ:
             raise
-        return _fail(str(error), code)
+        return _fail(*told)
 
 
-def _exit_code(error: Exception) -> int | None:
-    """Tell what the code raised on purpose from a defect, which keeps its traceback (None).
-
-    Our own code raises ValueError for what a user can cause and RuntimeError for what broke on the way; raised
-    anywhere else, they are defects.
-    """
-    from simsiam.pipeline.decode import ImageError
-
-    if isinstance(error, OSError):
-        return FAILED
-    last_frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    # The package, not the module's name: that is `__main__` under `python -m simsiam.train.cli`.
-    package = last_frame.f_globals.get("__package__") or ""
-    if package.partition(".")[0] != "simsiam" and not isinstance(error, ImageError):
-        return None
-    if isinstance(error, (ImageError, RuntimeError)):
-        return FAILED
-    return USAGE if isinstance(error, ValueError) else None
+def _told(error: Exception) -> tuple[str, int] | None:
+    """Return sentence and exit code of what was foreseen; None for a defect, which keeps its traceback."""
+    if isinstance(error, UsageError):
+        return str(error), USAGE
+    if isinstance(error, (RunError, OSError)):
+        return str(error), FAILED
+    torch = sys.modules.get("torch")  # not imported for this question alone
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return "The GPU's memory is too small for this; give a smaller --batch-size.", FAILED
+    return None
 
 
 def _fail(message: str, code: int) -> int:
@@ -89,21 +81,21 @@ def _unknown_command(word: str) -> str:
     second_words = [name.split()[1] for name in COMMANDS if name.startswith(f"{word} ")]
     if second_words:
         return f"`simsiam {word}` needs one of: {', '.join(second_words)}."
-    nearest = difflib.get_close_matches(word, COMMANDS, n=1)
-    suggestion = f" Did you mean {nearest[0]}?" if nearest else ""
+    name = nearest(word, COMMANDS)
+    suggestion = f" Did you mean {name}?" if name else ""
     return f"There is no command {word!r}.{suggestion} Run simsiam --help for the list."
 
 
 def _print_commands() -> None:
-    console = Console()
-    console.print(
-        "Pretrain an image encoder with SimSiam.\n\nusage: simsiam COMMAND [options]\n", highlight=False, markup=False
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
+    Console().print(
+        "Pretrain an image encoder with SimSiam.\n\nusage: simsiam COMMAND [options]\n\n"
+        f"{commands}\n\nsimsiam COMMAND --help explains a command; --version prints the version.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
-    table = Table.grid(padding=(0, 2))
-    for name, command in COMMANDS.items():
-        table.add_row(f"  {name}", command.summary)
-    console.print(table)
-    console.print("\nsimsiam COMMAND --help explains a command; --version prints the version.", highlight=False)
 
 
 if __name__ == "__main__":

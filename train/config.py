@@ -1,17 +1,16 @@
-"""Recipe names, YAML files and command-line options → one frozen, checked configuration of a run."""
+"""Everything that can be set about a run: frozen dataclasses that check their values."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-import yaml
-
 from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loader import Backend
+from simsiam.pipeline.order import Order
+from simsiam.pipeline.plan import OnBroken
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "bf16", "tf32", "fp32"]
@@ -34,6 +33,11 @@ class ModelConfig:
     prediction_hidden: int = 512
     """Hidden width of the predictor; a quarter of the projection's in the paper."""
 
+    def __post_init__(self) -> None:
+        for name in ("projection_dim", "prediction_hidden"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"model.{name} is {getattr(self, name)}; give 1 or more.")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -46,7 +50,13 @@ class DataConfig:
     backend: Backend = "auto"
     """What decodes and crops; `auto` chooses and says why."""
     workers: int | None = None
-    """Loader processes; by default one for each core this program may use."""
+    """Loader processes (torch) or threads (ffcv, dali); by default one for each core this program may use."""
+    order: Order = "random"
+    """Order of an epoch: `random`, or `block`, which reads a file larger than memory nearly in sequence."""
+    on_broken: OnBroken = "error"
+    """An image that can't be decoded ends the run, or the next good one takes its place (`replace`)."""
+    hw_decoder_load: float = 0.65
+    """Share of the JPEGs that dali gives to a GPU's hardware decoder, 0 to 1."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Mean of red, green and blue on a scale of 0 to 1, subtracted from each view."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -54,11 +64,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.size < 8:
-            raise ValueError(f"data.size is {self.size}; give a view of at least 8 pixels.")
+            raise UsageError(f"data.size is {self.size}; give a view of at least 8 pixels.")
         if self.workers is not None and self.workers < 0:
-            raise ValueError(f"data.workers is {self.workers}; give 0 or more.")
+            raise UsageError(f"data.workers is {self.workers}; give 0 or more.")
+        if not 0 <= self.hw_decoder_load <= 1:
+            raise UsageError(f"data.hw_decoder_load is {self.hw_decoder_load}; give a share from 0 to 1.")
         if min(self.std) <= 0:
-            raise ValueError(f"data.std is {self.std}; give three positive numbers.")
+            raise UsageError(f"data.std is {self.std}; give three positive numbers.")
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,11 @@ class OptimizerConfig:
     """Epochs of linear warm-up; the paper uses 10 for batches of 1024 and more."""
 
     def __post_init__(self) -> None:
-        for name in ("base_lr", "momentum", "weight_decay", "warmup_epochs"):
+        if self.base_lr <= 0:
+            raise UsageError(f"optimizer.base_lr is {self.base_lr}; give a number above 0.")
+        for name in ("momentum", "weight_decay", "warmup_epochs"):
             if getattr(self, name) < 0:
-                raise ValueError(f"optimizer.{name} is {getattr(self, name)}; give 0 or more.")
+                raise UsageError(f"optimizer.{name} is {getattr(self, name)}; give 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -101,9 +115,9 @@ class KnnConfig:
 
     def __post_init__(self) -> None:
         if (self.train is None) != (self.test is None):
-            raise ValueError("knn.train and knn.test go together; give both or neither.")
+            raise UsageError("knn.train and knn.test go together; give both or neither.")
         if self.k < 1 or self.temperature <= 0:
-            raise ValueError(f"knn.k is {self.k}, knn.temperature {self.temperature}; both must be positive.")
+            raise UsageError(f"knn.k is {self.k}, knn.temperature {self.temperature}; both must be positive.")
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
-            raise ValueError(f"log.every_steps is {self.every_steps}; give 1 or more.")
+            raise UsageError(f"log.every_steps is {self.every_steps}; give 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -133,9 +147,9 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         if self.every_epochs < 1 or self.every_steps < 0:
-            raise ValueError("checkpoint.every_epochs must be 1 or more, checkpoint.every_steps 0 or more.")
+            raise UsageError("checkpoint.every_epochs must be 1 or more, checkpoint.every_steps 0 or more.")
         if self.keep < 2:
-            raise ValueError(
+            raise UsageError(
                 f"checkpoint.keep is {self.keep}; give 2 or more, since the newest may be damaged by a crash."
             )
 
@@ -174,67 +188,27 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise ValueError(f"epochs is {self.epochs}; give 1 or more.")
+            raise UsageError(f"epochs is {self.epochs}; give 1 or more.")
+        if self.optimizer.warmup_epochs >= self.epochs:
+            raise UsageError(
+                f"optimizer.warmup_epochs is {self.optimizer.warmup_epochs} and epochs {self.epochs};"
+                " give fewer epochs of warm-up than epochs."
+            )
         if self.batch_size < 2:
-            raise ValueError(f"batch_size is {self.batch_size}; batch norm needs at least 2 images.")
+            raise UsageError(f"batch_size is {self.batch_size}; batch norm needs at least 2 images.")
         if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps is {self.max_steps}; give 1 or more, or leave it out.")
+            raise UsageError(f"max_steps is {self.max_steps}; give 1 or more, or leave it out.")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 2**63 − 1.")
+            raise UsageError(f"seed is {self.seed}; give a whole number from 0 to 2**63 − 1.")
         if self.knn.short_side is not None and self.knn.short_side < self.data.size:
-            raise ValueError(
+            raise UsageError(
                 f"knn.short_side is {self.knn.short_side}, less than data.size, {self.data.size}; give at least that."
             )
 
 
-_RECIPES = Path(__file__).parent / "recipes"
-
 # What a resumed run must share with the run it goes on from; the rest (paths, workers, logging, …) may change.
 _IDENTITY = ("epochs", "batch_size", "seed", "precision", "model", "augmentation", "optimizer")
-_DATA_IDENTITY = ("size", "mean", "std")
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package."""
-    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
-
-
-def recipe_file(name: str) -> Path:
-    """Return the YAML file of a recipe name, of a path to a YAML file, or of a run folder.
-
-    Raises ValueError, naming the nearest recipe, when there is none.
-    """
-    path = Path(name).expanduser()
-    if (path / "config.yaml").is_file():
-        return path / "config.yaml"
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return path
-    if name in recipe_names():
-        return _RECIPES / f"{name}.yaml"
-    nearest = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.3)
-    suggestion = f" Did you mean {nearest[0]}?" if nearest else ""
-    raise ValueError(
-        f"There is no recipe, YAML file or run folder {name!r}.{suggestion} Recipes: {', '.join(recipe_names())}."
-    )
-
-
-def load_config(file: Path) -> PretrainConfig:
-    """Read a YAML file. Unknown keys and wrong values end the program with code 2 and the nearest right one."""
-    try:
-        tree = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{file} must hold keys and values, as the recipes do.")
-    sections = {field.name for field in dataclasses.fields(PretrainConfig) if dataclasses.is_dataclass(field.type)}
-    settings = {key: value for key, value in tree.items() if not (value is None and key in sections)}  # `model:` alone
-    # The YAML goes through the same parser as the command line, so it is checked the same way.
-    return parse_options(list(_options(settings)), PretrainConfig(), prog=f"simsiam pretrain {file}")
-
-
-def parse_options(options: Sequence[str], default: PretrainConfig, prog: str) -> PretrainConfig:
-    """Apply command-line options (`--data.path PATH`, `--epochs 200`, …) to a configuration."""
-    return tyro.cli(PretrainConfig, args=list(options), default=default, prog=prog)
+_DATA_IDENTITY = ("size", "order", "mean", "std")
 
 
 def to_tree(config: Any) -> dict[str, Any]:
@@ -254,27 +228,17 @@ def identity_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     """Return where two configurations (as trees) differ in what decides a run's result, in words."""
 
     def decisive(tree: Mapping[str, Any]) -> dict[str, Any]:
-        flat = dict(_flatten({key: tree[key] for key in _IDENTITY if key in tree}))
+        flat = dict(flatten({key: tree[key] for key in _IDENTITY if key in tree}))
         return flat | {f"data.{key}": tree["data"][key] for key in _DATA_IDENTITY}
 
     was, now = decisive(saved), decisive(current)
     return [f"{key} was {was.get(key)}, now {now.get(key)}" for key in now if was.get(key) != now.get(key)]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values of a tree: such as `data.path`."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _options(tree: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in _flatten(tree):
-        section, _, name = key.rpartition(".")
-        dotted = f"{section}." if section else ""
-        if isinstance(value, bool):
-            yield f"--{dotted}{'' if value else 'no-'}{name}"
-            continue
-        yield f"--{key}"
-        yield from map(str, value if isinstance(value, list) else [value])

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from simsiam.pipeline.convert import convert
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import PretrainConfig
 from simsiam.train.console import show_progress
@@ -22,10 +23,10 @@ TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
 def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, Any]:
     """Do the whole main job on images made for it, in the folder `out`, and return the run's summary.
 
-    Raises ValueError when `out` holds something already.
+    Raises UsageError when `out` holds something already.
     """
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"The folder {out} is not empty; remove it, or give another --out (with make: DEMO_DIR=…).")
+        raise UsageError(f"The folder {out} is not empty; remove it, or give another --out (with make: DEMO_DIR=…).")
     workers = available_cores()
     betons = {}
     for split, count, seed in (("train", TRAIN_IMAGES, 0), ("test", TEST_IMAGES, 1)):

@@ -1,18 +1,28 @@
 """A machine → what works on it, what is missing, and the exact way to get it."""
 
-import importlib
 import importlib.util
+import io
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 
-from simsiam.train.environment import describe_environment, package_version
+from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.errors import RunError
+from simsiam.pipeline.loader import BACKENDS, Backend, open_loader
+from simsiam.train.environment import describe_environment
 
 _ENOUGH_SHARED_MEMORY = 2**30  # some 256-image batches of 224-pixel crops (77 MB each) in flight
+_WAY_TO_GET = {
+    "ffcv": "in a clone of the project, as root: make install",
+    "dali": "pip install nvidia-dali-cuda130 (with an older driver: nvidia-dali-cuda120)",
+}
 _SYMBOLS = {"ok": "[green]ok     [/]", "missing": "[yellow]missing[/]", "problem": "[red]problem[/]"}
 
 
@@ -30,7 +40,7 @@ def examine() -> list[Finding]:
     return [
         *_software(environment),
         *_devices(environment),
-        *_backends(),
+        *_backends(environment),
         *_machine(environment),
     ]
 
@@ -63,26 +73,47 @@ def _devices(environment: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("missing", "GPU: none", advice)
 
 
-def _backends() -> Iterator[Finding]:
-    yield Finding("ok", "Loader backend torch (and resident, synthetic)")
-    yield _importable(
-        "ffcv",
-        "FFCV (an independent reader to check .beton files against; ours needs nothing)",
-        "in a clone of the project, as root: make install",
-    )
+def _backends(environment: dict[str, Any]) -> Iterator[Finding]:
+    device = "cuda" if environment["gpus"] else "cpu"
+    for backend in BACKENDS:
+        if backend != "auto":
+            yield _tried(backend, device)
     apex = importlib.util.find_spec("apex")
     if apex and importlib.util.find_spec("apex.optimizers") is None:
         yield Finding("problem", "apex is PyPI's package of that name, not NVIDIA's", "pip uninstall apex")
 
 
-def _importable(module: str, what: str, advice: str) -> Finding:
-    if package_version(module) is None:
-        return Finding("missing", what, advice)
+def _tried(backend: Backend, device: str) -> Finding:
+    what, advice = f"Loader backend {backend}", _WAY_TO_GET.get(backend, "install the project anew")
     try:
-        importlib.import_module(module)
+        take_one_batch(backend, device)
+    except ModuleNotFoundError as error:
+        return Finding("missing", f"{what}: there is no module {error.name}", advice)
     except Exception as error:  # a broken extension raises ImportError, OSError, AttributeError, …
-        return Finding("problem", f"{what}: installed, but import fails with: {error}", advice)
-    return Finding("ok", what)
+        return Finding("problem", f"{what} fails with: {type(error).__name__}: {error}", advice)
+    return Finding("ok", f"{what} gave crops on {device}")
+
+
+def take_one_batch(backend: Backend, device: str) -> None:
+    """Have a backend decode and crop two images in a `.beton`; raises whatever it fails with."""
+    import torch
+
+    from simsiam.pipeline.beton_writer import BetonWriter
+    from simsiam.pipeline.plan import CropPlan
+    from simsiam.pipeline.source import open_source
+
+    jpeg = io.BytesIO()
+    Image.new("RGB", (32, 24), "teal").save(jpeg, "JPEG")
+    with tempfile.TemporaryDirectory() as folder:
+        with BetonWriter(Path(folder) / "two.beton", capacity=2) as writer:
+            for _ in range(2):
+                writer.append(jpeg.getvalue(), height=24, width=32, label=-1)
+            writer.finish()
+        plan = CropPlan(open_source(writer.path), Augmentation(), crop_size=16, batch_size=2, seed=0)
+        with closing(open_loader(backend, plan, torch.device(device), workers=1)) as loader:
+            crops = next(loader.epoch(0))
+            if crops.pixels.shape != (2, 2, 16, 16, 3):
+                raise RunError(f"its crops are of shape {tuple(crops.pixels.shape)}")
 
 
 def _machine(environment: dict[str, Any]) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from simsiam.pipeline.errors import UsageError
+
 PACKAGES = (
     "simsiam",
     "torch",
@@ -34,9 +36,9 @@ def available_cores() -> int:
 
 
 def worker_count(asked: int | None) -> int:
-    """Return how many loader processes to start: `asked`, or one for each core. Raises ValueError below 0."""
+    """Return how many loader processes to start: `asked`, or one for each core. Raises UsageError below 0."""
     if asked is not None and asked < 0:
-        raise ValueError(f"workers is {asked}; give 0 (in this process) or more.")
+        raise UsageError(f"workers is {asked}; give 0 (in this process) or more.")
     return available_cores() if asked is None else asked
 
 

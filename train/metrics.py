@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.train.step import StepOutput
 
 Record = dict[str, Any]
@@ -46,9 +47,7 @@ class MetricsLog:
         """Go on after `after_step`: what a killed run wrote beyond its last checkpoint is dropped."""
         path = run_dir / "metrics.jsonl"
         kept = [record for record in read_metrics(run_dir) if record["step"] <= after_step]
-        partial = path.with_suffix(".part")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        partial.rename(path)
+        write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a")
         self._tensorboard = None
         if tensorboard:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from simsiam.pipeline.atomic_write import open_atomically
+from simsiam.pipeline.errors import UsageError
 from simsiam.train.metrics import read_metrics
 
 _PANELS = (
@@ -18,7 +20,7 @@ _PANELS = (
 def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     """Draw loss, output std, learning rate, kNN accuracy and speed against epochs; one colour a run.
 
-    Raises ValueError when a folder holds no metrics.
+    Raises UsageError when a folder holds no metrics.
     """
     import matplotlib
 
@@ -28,7 +30,7 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     runs = {run_dir: read_metrics(run_dir) for run_dir in run_dirs}
     for run_dir, records in runs.items():
         if not records:
-            raise ValueError(f"{run_dir} holds no metrics.jsonl with a line in it; give a run folder.")
+            raise UsageError(f"{run_dir} holds no metrics.jsonl with a line in it; give a run folder.")
     figure, axes = pyplot.subplots(2, 3, figsize=(14, 7), layout="constrained")
     for axis, (name, title) in zip(axes.flat, _PANELS, strict=True):
         for run_dir, records in runs.items():
@@ -51,9 +53,8 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     if len(runs) > 1:
         axes.flat[0].legend(fontsize="small")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.part")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.rename(out)
+    with open_atomically(out) as file:
+        figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)
     return out
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from simsiam.pipeline.errors import UsageError
 from simsiam.train.config import DeviceName, PrecisionName
 
 
@@ -25,23 +26,23 @@ class Arithmetic(NamedTuple):
 
 
 def open_device(name: DeviceName) -> torch.device:
-    """Return the device; raises ValueError when a GPU is asked for and there is none."""
+    """Return the device; raises UsageError when a GPU is asked for and there is none."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch sees no GPU"
-        raise ValueError(f"--device cuda was asked for, but {why}; use --device cpu, or run simsiam doctor.")
+        raise UsageError(f"--device cuda was asked for, but {why}; use --device cpu, or run simsiam doctor.")
     return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
 
 
 def choose_arithmetic(device: torch.device, name: PrecisionName) -> Arithmetic:
     """Settle what `auto` means on this device, and set PyTorch's own switches to it.
 
-    Raises ValueError when the device lacks what is asked for.
+    Raises UsageError when the device lacks what is asked for.
     """
     if name == "auto":
         name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if name == "tf32" and device.type != "cuda":
-        raise ValueError("--precision tf32 is a GPU's arithmetic; on a CPU use fp32 or bf16.")
+        raise UsageError("--precision tf32 is a GPU's arithmetic; on a CPU use fp32 or bf16.")
     # Convolutions alone take tf32: the resident backend crops by matrix products, which must not depend on it.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"

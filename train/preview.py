@@ -8,7 +8,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from simsiam.kernels.augment import augment_views
+from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loader import Backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source
@@ -34,11 +36,11 @@ def preview(
     """Write a PNG with one row an image: the original with its two boxes, the two crops, the two augmented views.
 
     These are the very crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
-    Raises ValueError when `count` is below 1 or larger than the source.
+    Raises UsageError when `count` is below 1 or larger than the source.
     """
     device = device or torch.device("cpu")
     if not 1 <= count <= len(source):
-        raise ValueError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
+        raise UsageError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
     plan = CropPlan(source, augmentation, size, count, seed)
     loader = open_loader(backend, plan, device, workers=0)
     try:
@@ -53,6 +55,7 @@ def preview(
         draws.order,
         draws.gray,
         draws.sigma,
+        draws.solarize,
         mean=(0, 0, 0),
         std=(1, 1, 1),
     )
@@ -94,7 +97,6 @@ def _write_sheet(rows: Sequence[Sequence[np.ndarray]], size: int, out: Path) -> 
             tile = Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
             sheet.paste(tile, (_GAP + column * pitch, _HEADER + _GAP + row * pitch))
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.part")
-    sheet.save(partial, format="png")
-    partial.rename(out)
+    with open_atomically(out) as file:
+        sheet.save(file, format="png")
     return out

@@ -1,13 +1,18 @@
-"""Configuration → the folder a run lives in: new, or one to go on from."""
+"""Configuration → the folder a run lives in, held by this process alone: new, or one to go on from."""
 
 import dataclasses
+import fcntl
 import json
-import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import yaml
 
+from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.pipeline.errors import UsageError
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
 from simsiam.train.environment import describe_environment
@@ -28,50 +33,78 @@ class RunFolder(NamedTuple):
         return self.path / "checkpoints"
 
 
-def open_run_folder(config: PretrainConfig, default: Path) -> RunFolder:
-    """Create or reopen the run folder and write `config.yaml` and `environment.json` into it.
+@contextmanager
+def open_run_folder(config: PretrainConfig, default: Path) -> Iterator[RunFolder]:
+    """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
 
-    Raises ValueError when the folder holds another run, or the checkpoint was made with other settings.
+    Raises UsageError when another process trains in it, when it holds another run, or when the checkpoint was made
+    with other settings; then nothing is written.
     """
     path = config.run_dir or default
+    # Held before the checkpoints are looked at, or the other process might write one more.
+    lock = _lock(path) if (path / _LOCK).exists() else None
+    try:
+        state, resumed_from = _find_state(config, path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = lock or _lock(path)
+            repeatable = dataclasses.replace(config, run_dir=None, resume="never")
+            write_text_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
+            write_text_atomically(path / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+        except OSError as error:
+            raise UsageError(
+                f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir."
+            ) from None
+        yield RunFolder(path, state, resumed_from)
+    finally:
+        if lock:
+            lock.close()
+
+
+_LOCK = ".lock"
+
+
+def _lock(path: Path) -> TextIO:
+    """Keep other processes out of a run folder until the file is closed, or this process ends, however it ends."""
+    file = (path / _LOCK).open("a")
+    try:
+        # Of the two kinds of lock the one that forked loader processes don't inherit, and that works across NFS.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
+        file.close()
+        raise UsageError(
+            f"Another process is training in {path}: wait for it to end, or give another --run-dir."
+        ) from None
+    except OSError as error:
+        warnings.warn(
+            f"{path} can't be locked ({error.strerror}); make sure that no other process trains in it.", stacklevel=2
+        )
+    return file
+
+
+def _find_state(config: PretrainConfig, path: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the checkpoint to go on from, and where it lies."""
     path_in_use = bool(read_metrics(path) or list_checkpoints(path / "checkpoints"))
     state, resumed_from = None, None
     if config.resume == "auto":
         resumed_from, state = newest_checkpoint(path / "checkpoints") or (None, None)
     elif config.resume == "never":
         if path_in_use:
-            raise ValueError(
+            raise UsageError(
                 f"The run folder {path} is already in use: give --resume auto to go on, or another --run-dir."
             )
     else:
         resumed_from = Path(config.resume).expanduser()
         state = load_checkpoint(resumed_from)
         if path_in_use and path.resolve() not in resumed_from.resolve().parents:
-            raise ValueError(
+            raise UsageError(
                 f"The run folder {path} is already in use by another run than {resumed_from}; give another --run-dir."
             )
     if state is not None:
         differences = identity_differences(state["config"], to_tree(config))
         if differences:
-            raise ValueError(
+            raise UsageError(
                 f"The run in {path} was started with other settings ({'; '.join(differences)}):"
                 " give the same ones to go on, or another --run-dir to start anew."
             )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        repeatable = dataclasses.replace(config, run_dir=None, resume="never")
-        write_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
-        write_atomically(path / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
-    except OSError as error:
-        raise ValueError(f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir.") from None
-    return RunFolder(path, state, resumed_from)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, flush it and rename it."""
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    return state, resumed_from

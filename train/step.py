@@ -42,6 +42,7 @@ def train_step(
         draws.order,
         draws.gray,
         draws.sigma,
+        draws.solarize,
         mean=mean,
         std=std,
         dtype=arithmetic.dtype,

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from simsiam.train.config import PretrainConfig, parse_options
+from simsiam.train.arguments import parse
+from simsiam.train.config import PretrainConfig
 from simsiam.train.pretrain import pretrain
 
 TinyConfig = Callable[..., PretrainConfig]
@@ -51,7 +52,7 @@ def tiny_config(tiny_images: Path) -> TinyConfig:
             f"--knn.train={tiny_images / 'train'}",
             f"--knn.test={tiny_images / 'test'}",
         ]
-        return parse_options([*_OPTIONS, *paths, "--log.no-tensorboard", *options], PretrainConfig(), prog="test")
+        return parse(PretrainConfig(), [*_OPTIONS, *paths, "--log.no-tensorboard", *options], prog="test")
 
     return config
 

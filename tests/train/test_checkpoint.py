@@ -66,11 +66,11 @@ def test_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "fsync", lambda descriptor: events.append([path.name for path in tmp_path.iterdir()]))
     save_checkpoint(state(1), tmp_path, 1, keep=2)
     # First the file under its temporary name, then the folder that holds the new name.
-    assert events == [["step-000000001.part"], ["step-000000001.pt"]]
+    assert events == [[f"step-000000001.pt.{os.getpid()}.part"], ["step-000000001.pt"]]
 
 
 def test_what_a_killed_save_left_is_swept_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / "step-000000003.part").write_bytes(b"half")
+    (tmp_path / "step-000000003.pt.123.part").write_bytes(b"half")
     assert newest_checkpoint(tmp_path) is None
     save_checkpoint(state(4), tmp_path, 4, keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000004.pt"]

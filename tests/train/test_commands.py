@@ -11,8 +11,9 @@ from simsiam.pipeline.source import open_source
 from simsiam.train import demo as demo_module
 from simsiam.train import doctor
 from simsiam.train.cli import run
-from simsiam.train.config import PretrainConfig, load_config, recipe_file, to_tree
+from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.doctor import Finding
+from simsiam.train.recipe import load_config, recipe_file
 
 Capture = pytest.CaptureFixture[str]
 TinyConfig = Callable[..., PretrainConfig]

@@ -6,8 +6,9 @@ from torch import nn
 
 from simsiam.model.resnet import ResNet, resnet
 from simsiam.model.simsiam import SimSiam
-from simsiam.train.config import OptimizerConfig, load_config, recipe_file, recipe_names
+from simsiam.train.config import OptimizerConfig
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
+from simsiam.train.recipe import load_config, recipe_file, recipe_names
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from simsiam.pipeline.errors import UsageError
 from simsiam.train import cli
 from simsiam.train import pretrain as job
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
-from simsiam.train.config import KnnConfig, PretrainConfig, load_config, to_tree
+from simsiam.train.config import KnnConfig, PretrainConfig, to_tree
 from simsiam.train.metrics import read_metrics
 from simsiam.train.pretrain import pretrain
+from simsiam.train.recipe import load_config
 
 TinyConfig = Callable[..., PretrainConfig]
 
@@ -60,6 +63,7 @@ def settings_file(folder: Path, config: PretrainConfig) -> Path:
 
 def test_run_folder_holds_what_the_design_says(tiny_run: Path) -> None:
     assert {path.name for path in tiny_run.iterdir()} == {
+        ".lock",
         "config.yaml",
         "environment.json",
         "metrics.jsonl",
@@ -166,6 +170,46 @@ def test_a_run_does_not_go_on_with_other_images(tiny_config: TinyConfig, run_dir
         train(other)
 
 
+def test_a_run_does_not_go_on_with_other_images_of_the_same_number(
+    tiny_config: TinyConfig, run_dir: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_images / "train", tmp_path / "moved")
+    moved = f"--data.path={tmp_path / 'moved'}"
+    train(tiny_config(run_dir, "--max-steps=1"))
+    train(tiny_config(run_dir, moved, "--max-steps=2", "--resume=auto"))
+    (tmp_path / "moved" / "fine" / "00.jpg").rename(tmp_path / "moved" / "fine" / "99.jpg")
+    with pytest.raises(UsageError, match=r"started on 48 images, and .*moved has as many, but with other names"):
+        train(tiny_config(run_dir, moved, "--resume=auto"))
+    assert final_state(run_dir)["step"] == 2
+
+
+HOLDS_LOCK = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_second_process_in_a_run_folder_is_refused(tiny_config: TinyConfig, run_dir: Path) -> None:
+    config = tiny_config(run_dir, "--max-steps=1", "--resume=auto")
+    train(config)
+    left = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS_LOCK, run_dir / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=rf"Another process is training in {run_dir}: wait"):
+            train(config)
+        # Before it is looked at what the folder holds, which the other process may be about to change.
+        with pytest.raises(UsageError, match="Another process is training"):
+            train(dataclasses.replace(config, resume="never"))
+        assert {path: path.stat().st_mtime_ns for path in left} == left
+        other.kill()
+    train(config)
+
+
 def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal during step `step`."""
     train_step, steps = job.train_step, iter(range(1, 99))
@@ -256,7 +300,7 @@ def run_alone(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "left", "saved"), [("in a step", [], 8), ("while saving", ["step-000000008.part"], 6)]
+    ("moment", "left", "saved"), [("in a step", [], 8), ("while saving", ["step-000000008.pt"], 6)]
 )
 def test_killed_run_goes_on_bit_for_bit(
     moment: str, left: list[str], saved: int, tiny_config: TinyConfig, run_dir: Path, undisturbed_run: Path
@@ -266,7 +310,8 @@ def test_killed_run_goes_on_bit_for_bit(
     killed = subprocess.run([sys.executable, "-c", KILLED, file, moment], capture_output=True, text=True, timeout=100)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert final_state(run_dir)["step"] == saved
-    assert [path.name for path in (run_dir / "checkpoints").glob("*.part")] == left
+    # The temporary name has the number of the process in it.
+    assert [path.name.rsplit(".", 2)[0] for path in (run_dir / "checkpoints").glob("*.part")] == left
     run_alone(file)
     assert_same_result(run_dir, undisturbed_run)
     assert not list(run_dir.rglob("*.part"))

@@ -9,8 +9,10 @@ import torch
 from rich.console import Console
 
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
-from simsiam.train.config import KnnConfig, PretrainConfig, load_config, recipe_file
-from simsiam.train.pretrain import build_model, pretrain
+from simsiam.train.config import KnnConfig, PretrainConfig
+from simsiam.train.pretrain import pretrain
+from simsiam.train.recipe import load_config, recipe_file
+from simsiam.train.training_run import build_model
 
 TinyConfig = Callable[..., PretrainConfig]
 

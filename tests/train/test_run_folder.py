@@ -8,7 +8,7 @@ import yaml
 
 from simsiam.train.checkpoint import save_checkpoint
 from simsiam.train.config import PretrainConfig, to_tree
-from simsiam.train.run_folder import open_run_folder, write_atomically
+from simsiam.train.run_folder import RunFolder, open_run_folder
 
 CONFIG = PretrainConfig(epochs=5)
 
@@ -24,22 +24,27 @@ def started(run: Path) -> Path:
     return run
 
 
+def opened(config: PretrainConfig, default: Path) -> RunFolder:
+    with open_run_folder(config, default) as folder:
+        return folder
+
+
 def with_resume(value: str | Path) -> PretrainConfig:
     return replace(CONFIG, resume=str(value))
 
 
 def test_new_folder_is_made_with_configuration_and_environment(tmp_path: Path) -> None:
-    run = open_run_folder(CONFIG, tmp_path / "runs" / "new")
+    run = opened(CONFIG, tmp_path / "runs" / "new")
     assert (run.path, run.state, run.resumed_from) == (tmp_path / "runs" / "new", None, None)
     assert run.checkpoints == run.path / "checkpoints"
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == to_tree(CONFIG)
     assert "torch" in json.loads((run.path / "environment.json").read_text())["packages"]
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "environment.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "config.yaml", "environment.json"]
 
 
 def test_named_folder_goes_before_the_default(tmp_path: Path) -> None:
     config = replace(CONFIG, run_dir=tmp_path / "named")
-    assert open_run_folder(config, tmp_path / "default").path == tmp_path / "named"
+    assert opened(config, tmp_path / "default").path == tmp_path / "named"
     assert not (tmp_path / "default").exists()
 
 
@@ -51,48 +56,48 @@ def test_folder_in_use_is_refused(tmp_path: Path, sign: str) -> None:
         save(tmp_path / "run", 3)
     message = f"The run folder {tmp_path / 'run'} is already in use: give --resume auto to go on, or another --run-dir"
     with pytest.raises(ValueError, match=re.escape(message)):
-        open_run_folder(CONFIG, tmp_path / "run")
+        opened(CONFIG, tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_folder_with_other_files_may_be_used(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    assert open_run_folder(CONFIG, tmp_path).state is None
+    assert opened(CONFIG, tmp_path).state is None
 
 
 def test_auto_goes_on_from_the_newest(tmp_path: Path) -> None:
     started(tmp_path / "run")
     for step in (3, 12):
         newest = save(tmp_path / "run", step)
-    run = open_run_folder(with_resume("auto"), tmp_path / "run")
+    run = opened(with_resume("auto"), tmp_path / "run")
     assert run.resumed_from == newest
     assert run.state is not None and run.state["step"] == 12
 
 
 def test_auto_starts_where_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert open_run_folder(with_resume("auto"), tmp_path / "new").state is None
+    assert opened(with_resume("auto"), tmp_path / "new").state is None
     # Killed before its first checkpoint.
-    assert open_run_folder(with_resume("auto"), started(tmp_path / "killed")).state is None
+    assert opened(with_resume("auto"), started(tmp_path / "killed")).state is None
 
 
 def test_checkpoint_of_the_same_folder_goes_back(tmp_path: Path) -> None:
     old = save(started(tmp_path / "run"), 3)
     save(tmp_path / "run", 12)
-    run = open_run_folder(with_resume(old), tmp_path / "run")
+    run = opened(with_resume(old), tmp_path / "run")
     assert run.state is not None and run.state["step"] == 3
 
 
 def test_checkpoint_of_another_run_needs_a_new_folder(tmp_path: Path) -> None:
     theirs = save(tmp_path / "theirs", 3)
-    run = open_run_folder(with_resume(theirs), tmp_path / "new")
+    run = opened(with_resume(theirs), tmp_path / "new")
     assert run.resumed_from == theirs and run.state is not None
     with pytest.raises(ValueError, match=f"already in use by another run than {re.escape(str(theirs))}"):
-        open_run_folder(with_resume(theirs), started(tmp_path / "mine"))
+        opened(with_resume(theirs), started(tmp_path / "mine"))
 
 
 def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pt can't be read"):
-        open_run_folder(with_resume(tmp_path / "none.pt"), tmp_path / "run")
+        opened(with_resume(tmp_path / "none.pt"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -101,7 +106,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     changed = replace(with_resume("auto"), seed=1, model=replace(CONFIG.model, arch="resnet18"))
     message = "other settings (seed was 0, now 1; model.arch was resnet50, now resnet18)"
     with pytest.raises(ValueError, match=re.escape(message)):
-        open_run_folder(changed, tmp_path / "run")
+        opened(changed, tmp_path / "run")
 
 
 def test_paths_and_logging_may_change_on_the_way(tmp_path: Path) -> None:
@@ -112,7 +117,7 @@ def test_paths_and_logging_may_change_on_the_way(tmp_path: Path) -> None:
         data=replace(CONFIG.data, path=Path("elsewhere"), workers=7),
         log=replace(CONFIG.log, every_steps=1),
     )
-    run = open_run_folder(moved, tmp_path / "run")
+    run = opened(moved, tmp_path / "run")
     assert run.state is not None
     assert yaml.safe_load((run.path / "config.yaml").read_text())["data"]["path"] == "elsewhere"
 
@@ -121,14 +126,4 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ValueError, match=rf"{re.escape(str(path))} can't be written: .+ Give another --run-dir"):
-            open_run_folder(CONFIG, path)
-
-
-def test_text_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "summary.json"
-    write_atomically(file, "ä\n")
-    assert file.read_text() == "ä\n"
-    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(file, "new")
-    assert file.read_text() == "ä\n"
+            opened(CONFIG, path)

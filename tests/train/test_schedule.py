@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from simsiam.train.config import load_config, recipe_file, recipe_names
+from simsiam.train.recipe import load_config, recipe_file, recipe_names
 from simsiam.train.schedule import initial_learning_rate, learning_rate
 
 

@@ -15,8 +15,8 @@ from simsiam.pipeline.source import open_source
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.precision import Arithmetic
-from simsiam.train.pretrain import build_model
 from simsiam.train.step import output_std, train_step
+from simsiam.train.training_run import build_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 SETTINGS = OptimizerConfig(base_lr=0.05, momentum=0.9, weight_decay=1e-3)

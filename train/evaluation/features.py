@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from simsiam.model.resnet import ResNet, resnet
 from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import Source
 from simsiam.train.checkpoint import load_checkpoint, newest_checkpoint
 from simsiam.train.precision import Arithmetic
@@ -42,12 +43,12 @@ def default_short_side(size: int) -> int:
 def load_encoder(checkpoint: Path) -> tuple[ResNet, dict[str, Any]]:
     """Return the encoder of a checkpoint, or of a run folder's newest one, and the run's configuration as a tree.
 
-    Raises ValueError when there is none, or it is damaged.
+    Raises UsageError when there is none, or it is damaged.
     """
     if checkpoint.is_dir():
         found = newest_checkpoint(checkpoint / "checkpoints")
         if found is None:
-            raise ValueError(
+            raise UsageError(
                 f"There is no checkpoint in {checkpoint / 'checkpoints'}; give a run folder or a .pt file."
             )
         state = found[1]
@@ -74,10 +75,10 @@ def extract_features(
 ) -> Features:
     """Run `encoder` in eval mode over every image of `source` in order; its mode is as before afterwards.
 
-    Raises ImageError naming an image that can't be decoded, and ValueError when the crop would reach past the images.
+    Raises ImageError naming an image that can't be decoded, and UsageError when the crop would reach past the images.
     """
     if transform.short_side < transform.size:
-        raise ValueError(
+        raise UsageError(
             f"The short side {transform.short_side} is below the crop's {transform.size} pixels; give at least those."
         )
     loader = DataLoader(_CenterCrops(source, transform), batch_size=batch_size, num_workers=workers, collate_fn=_stack)

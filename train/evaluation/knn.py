@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import DeviceName
 from simsiam.train.environment import worker_count
@@ -19,12 +20,12 @@ def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: flo
 
     Cosine similarity s, the k nearest vote with weight exp(s / temperature), the class with most votes wins (Wu et al.
     2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). k is cut to the
-    number of training images. Raises ValueError when either set is unlabelled.
+    number of training images. Raises UsageError when either set is unlabelled.
     """
     if k < 1 or temperature <= 0:
-        raise ValueError(f"k is {k} and the temperature {temperature}; both must be positive.")
+        raise UsageError(f"k is {k} and the temperature {temperature}; both must be positive.")
     if min(train.labels.min(), test.labels.min()) < 0:
-        raise ValueError("kNN needs labelled images: put each class into a folder of its own.")
+        raise UsageError("kNN needs labelled images: put each class into a folder of its own.")
     bank = torch.nn.functional.normalize(train.vectors, dim=1)
     queries = torch.nn.functional.normalize(test.vectors, dim=1)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -61,7 +62,7 @@ def evaluate_checkpoint(
     workers = worker_count(workers)
     sources = open_source(train), open_source(test)
     if all(source.classes for source in sources) and list(sources[0].classes) != list(sources[1].classes):
-        raise ValueError(f"The classes of {train} and {test} differ; give folders of the same classes.")
+        raise UsageError(f"The classes of {train} and {test} differ; give folders of the same classes.")
     bank, queries = (
         extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
     )

@@ -2,6 +2,7 @@
 
 import torch
 
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import PretrainConfig
 from simsiam.train.evaluation.features import CenterCrop, default_short_side, extract_features
@@ -23,9 +24,9 @@ class KnnMonitor:
         self._sources = open_source(knn.train), open_source(knn.test)
         for path, source in zip((knn.train, knn.test), self._sources, strict=True):
             if source.labels.min() < 0:
-                raise ValueError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
+                raise UsageError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
         if list(self._sources[0].classes) != list(self._sources[1].classes):
-            raise ValueError(f"The classes of {knn.train} and {knn.test} differ; give folders of the same classes.")
+            raise UsageError(f"The classes of {knn.train} and {knn.test} differ; give folders of the same classes.")
         short_side = knn.short_side or default_short_side(data.size)
         self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
         self._k, self._temperature = knn.k, knn.temperature

@@ -1,0 +1,106 @@
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from simsiam.pipeline.errors import RunError
+from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.source import open_source
+from simsiam.train.config import CheckpointConfig, PretrainConfig
+from simsiam.train.run_folder import RunFolder
+from simsiam.train.step import StepOutput
+from simsiam.train.training_run import TrainingRun
+
+TinyConfig = Callable[..., PretrainConfig]
+
+
+@pytest.fixture
+def make_run(tiny_config: TinyConfig, tiny_images: Path, tmp_path: Path) -> Callable[..., TrainingRun]:
+    """A run of 3 epochs of 6 steps, with options; nothing is trained."""
+
+    def make(checkpoint: CheckpointConfig | None = None, max_steps: int | None = None) -> TrainingRun:
+        config = dataclasses.replace(
+            tiny_config(tmp_path), epochs=3, max_steps=max_steps, checkpoint=checkpoint or CheckpointConfig()
+        )
+        plan = CropPlan(open_source(tiny_images / "train"), config.augmentation, 16, config.batch_size)
+        return TrainingRun(config, plan, RunFolder(tmp_path, None, None), torch.device("cpu"))
+
+    return make
+
+
+def steps_where(run: TrainingRun, due: Callable[[], bool]) -> Iterator[int]:
+    while not run.done:
+        run.step += 1
+        if due():
+            yield run.step
+
+
+def test_epochs_are_counted_from_the_step(make_run) -> None:
+    run = make_run()
+    assert (run.steps_per_epoch, run.last_step, run.epoch, run.step_in_epoch) == (6, 18, 0, 0)
+    run.step = 11
+    assert (run.epoch, run.step_in_epoch, run.done) == (1, 5, False)
+    run.step = 18
+    assert (run.epoch, run.step_in_epoch, run.done) == (3, 0, True)
+
+
+def test_max_steps_may_shorten_a_run_but_not_lengthen_it(make_run) -> None:
+    assert make_run(max_steps=7).last_step == 7
+    assert make_run(max_steps=99).last_step == 18
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "max_steps", "saved"),
+    [
+        (CheckpointConfig(), None, [6, 12, 18]),
+        (CheckpointConfig(every_epochs=2), None, [12, 18]),
+        (CheckpointConfig(every_epochs=2, every_steps=4), None, [4, 8, 12, 16, 18]),
+        (CheckpointConfig(every_epochs=9), None, [18]),
+        (CheckpointConfig(every_epochs=9), 8, [8]),
+    ],
+)
+def test_checkpoints_are_due(checkpoint, max_steps: int | None, saved: list[int], make_run) -> None:
+    run = make_run(checkpoint, max_steps)
+    assert list(steps_where(run, run.due_to_save)) == saved
+
+
+def test_lines_are_due_every_few_steps_and_at_the_end(make_run) -> None:
+    run = make_run()
+    assert list(steps_where(run, run.due_to_log)) == [5, 10, 15, 18]
+
+
+@pytest.mark.parametrize(("every_epochs", "measured"), [(0, [18]), (1, [6, 12, 18]), (2, [12, 18]), (9, [18])])
+def test_measurements_are_due_between_epochs(every_epochs: int, measured: list[int], make_run) -> None:
+    run = make_run()
+    assert run.due_to_measure(every_epochs)  # before the first step
+    assert list(steps_where(run, lambda: run.due_to_measure(every_epochs))) == measured
+
+
+def test_measurement_is_due_where_max_steps_stops_inside_an_epoch(make_run) -> None:
+    run = make_run(max_steps=8)
+    assert list(steps_where(run, lambda: run.due_to_measure(0))) == [8]
+
+
+def test_a_line_has_the_means_since_the_line_before(make_run) -> None:
+    run = make_run(max_steps=7)
+    means = []
+    for step in range(1, 8):
+        run.step = step
+        run.window.add(StepOutput(torch.tensor(float(step)), torch.tensor(0.5)), wait_seconds=0.0)
+        if run.due_to_log():
+            means.append(run.record()["loss"])
+    assert means == [(1 + 2 + 3 + 4 + 5) / 5, (6 + 7) / 2]
+    # A longer run would go on summing where this one was stopped.
+    run.step = 10
+    run.window.add(StepOutput(torch.tensor(8.0), torch.tensor(0.5)), wait_seconds=0.0)
+    assert run.record()["loss"] == (6 + 7 + 8) / 3
+
+
+def test_loss_that_is_no_number_is_no_line(make_run) -> None:
+    run = make_run()
+    run.step = 5
+    run.window.add(StepOutput(torch.tensor(float("nan")), torch.tensor(0.5)), wait_seconds=0.0)
+    with pytest.raises(RunError, match=r"The loss is nan at step 5; .* Try a smaller --optimizer.base-lr"):
+        run.record()

@@ -1,0 +1,76 @@
+"""Results of a bench → a table on the screen, a JSON file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.train.bench_results import Result
+from simsiam.train.environment import describe_environment
+
+
+def print_loader_results(results: Sequence[Result], console: Console) -> None:
+    """Show the rows of `simsiam bench loader`: how fast they are, then what they cost."""
+    needed = results[0]["needed_images_per_second"]
+    speed = _table("row", "images/s", "20–80 %", "views/s", "% of\nceiling", f"% of\n{needed:,.0f}")
+    cost = _table("row", "seconds\nto open", "first epoch,\nimages/s", "CPU ms\nper image", "% of\ncores", "MiB")
+    baseline = results[0].get("baseline")
+    if baseline:
+        speed.add_column("times\nbaseline", justify="right")
+    for result in results:
+        low, high = result["images_per_second_20_80"]
+        speed.add_row(
+            result["name"],
+            f"{result['images_per_second']:,.0f}",
+            f"{low:,.0f}–{high:,.0f}",
+            f"{result['views_per_second']:,.0f}",
+            f"{result['percent_of_synthetic']:.1f}",
+            f"{100 * result['images_per_second'] / needed:.1f}",
+            *([f"{result['times_baseline']:.2f}"] if baseline else []),
+        )
+        cost.add_row(
+            result["name"],
+            f"{result['opening_seconds']:.1f}",
+            f"{result['first_epoch_images_per_second']:,.0f}",
+            f"{result['cpu_milliseconds_per_image']:.2f}",
+            f"{result['cpu_percent_of_cores']:.0f}",
+            f"{result['peak_memory_mib']:,.0f}",
+        )
+    console.print(speed, cost)
+    if baseline:
+        console.print(f"The baseline is {baseline}.")
+
+
+def print_convert_results(results: Sequence[Result], console: Console) -> None:
+    """Show the rows of `simsiam bench convert`."""
+    table = _table("row", "images/s", "in each round", "MiB written", "times\nffcv-writer")
+    for result in results:
+        ratio = result.get("times_ffcv_writer")
+        table.add_row(
+            result["name"],
+            f"{result['images_per_second']:,.0f}",
+            ", ".join(f"{rate:,.0f}" for rate in result["images_per_second_by_round"]),
+            f"{result['file_mib']:,.1f}",
+            "" if ratio is None else f"{ratio:.2f}",
+        )
+    console.print(table)
+
+
+def _table(*headings: str) -> Table:
+    name, *numbers = headings
+    table = Table(box=box.SIMPLE_HEAD, padding=0, header_style="")
+    table.add_column(name, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def write_results(results: Sequence[Result], path: Path) -> None:
+    """Write environment and results as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"environment": describe_environment(), "results": list(results)}
+    write_text_atomically(path, json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,52 @@
+"""The rows of `simsiam bench loader` and `simsiam bench convert` by name, and what each of them needs."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.loader import Backend
+
+LoaderRowName = Literal[Backend, "imagefolder-pil", "imagefolder-pil-crops", "ffcv-loader", "copies"]
+"""A backend of ours, or one of
+
+- `imagefolder-pil`: a DataLoader over torchvision's ImageFolder with the reference transforms of two views, from crop
+  to normalisation: what most trainings have;
+- `imagefolder-pil-crops`: the same with nothing but the crops, as our backends deliver them;
+- `ffcv-loader`: FFCV's own Loader, two crops;
+- `copies`: a ready batch copied from page-locked memory to the GPU, over and over: the bound of what the host makes.
+"""
+
+FOLDER_ROWS = ("imagefolder-pil", "imagefolder-pil-crops")
+"""These read the folder of images, not the source."""
+
+ConvertRowName = Literal["scan", "convert", "bytes-copied", "re-encoded", "ffcv-writer"]
+"""One of
+
+- `scan`: our list of the images with their sizes, nothing remembered from before;
+- `convert`: what `simsiam convert` does by default, which is to copy usual JPEGs of at most the longest side;
+- `bytes-copied`: the same without a limit to the side, so that all usual JPEGs are copied;
+- `re-encoded`: the same with every image encoded anew;
+- `ffcv-writer`: FFCV's own DatasetWriter with the same longest side and quality.
+"""
+
+
+def check_loader_row(name: LoaderRowName, source: Path, images: Path | None, gpu: bool) -> None:
+    """Raise UsageError when a row lacks what it reads, its package, or the device that it measures."""
+    if name in FOLDER_ROWS and images is None:
+        raise UsageError(f"The row {name} reads a folder of images, and {source} is none; give the folder as --images.")
+    if name == "ffcv-loader" and source.is_dir():
+        raise UsageError(
+            f"The row {name} reads a .beton file, and {source} is a folder; simsiam convert makes one of it."
+        )
+    if name == "copies" and not gpu:
+        raise UsageError("The row copies measures the way to the GPU, and the device is the CPU; leave it out.")
+    check_package(name)
+
+
+def check_package(name: LoaderRowName | ConvertRowName) -> None:
+    """Raise UsageError when the peer that a row measures isn't installed."""
+    if name in ("ffcv-loader", "ffcv-writer") and find_spec("ffcv") is None:
+        raise UsageError(
+            f"The row {name} needs the package ffcv, which isn't installed; leave it out, or see simsiam doctor."
+        )

@@ -1,0 +1,77 @@
+"""`simsiam convert`: a set of images, whatever holds it → one .beton file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from simsiam.train.arguments import call
+from simsiam.train.commands.output_file import check_ending
+from simsiam.train.console import show_progress
+
+
+def convert(
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")],
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
+    max_side: int | None = 500,
+    quality: int = 90,
+    workers: int | None = None,
+    overwrite: bool = False,
+    apply_orientation: bool = False,
+    reencode: bool = False,
+    check: Literal["markers", "full"] = "markers",
+    devkit: Path | None = None,
+) -> None:
+    """Turn a set of images into one .beton file (FFCV 1.0), with a manifest beside it.
+
+    What needs no change is copied. Where a conversion was killed, the same command goes on.
+
+    Args:
+        source: Folder of images, whose sub-folders are the classes; ImageNet's tars; WebDataset shards; parquet files.
+        out: The file to write, ending in .beton.
+        max_side: Reduce images whose longer side is above this many pixels; None keeps every size.
+        quality: JPEG quality, 1 to 100.
+        workers: Processes; by default one for each core this program may use.
+        overwrite: Replace an existing file.
+        apply_orientation: Rotate images as their EXIF data says; by default pixels are kept as stored.
+        reencode: Encode every image anew; by default a usual baseline JPEG that needs no change is copied.
+        check: Look at copied JPEGs by their markers, which finds those cut short, or decode them in full.
+        devkit: ImageNet's development kit, where its validation tar doesn't lie beside it.
+    """
+    from simsiam.pipeline.archive import open_records
+    from simsiam.pipeline.convert import convert
+
+    check_ending(out, ".beton")
+    console = Console()
+    with show_progress(console, "Listing", "tars") as progress:
+        images = open_records(source, devkit=devkit, progress=progress)
+    with show_progress(console, "Converting", "images") as progress:
+        conversion = convert(
+            images,
+            out,
+            max_side=max_side,
+            quality=quality,
+            workers=workers,
+            overwrite=overwrite,
+            apply_orientation=apply_orientation,
+            reencode=reencode,
+            check=check,
+            progress=progress,
+        )
+    if conversion.taken_over:
+        console.print(f"{conversion.taken_over:,} of them were done by a conversion that was interrupted")
+    console.print(
+        f"{conversion.count:,} images, {conversion.bytes_written / 2**20:,.1f} MiB, {conversion.seconds:.1f} s"
+        f" ({(len(images) - conversion.taken_over) / conversion.seconds:,.0f} images/s) → {conversion.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name, reason in conversion.skipped:
+        console.print(f"left out: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+
+
+def run(arguments: Sequence[str], prog: str) -> int:
+    """Read the options from the command line and do it; returns the exit code."""
+    return call(convert, arguments, prog)

@@ -1,0 +1,90 @@
+"""`simsiam pretrain`: a recipe, a YAML file or a run folder, and options → a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from simsiam.pipeline.errors import UsageError
+from simsiam.train.arguments import parse
+from simsiam.train.config import PretrainConfig, to_tree
+from simsiam.train.exit_codes import DONE
+from simsiam.train.recipe import load_config, recipe_file, recipe_names
+
+
+def run(arguments: Sequence[str], prog: str) -> int:
+    """Read the recipe's name first, since its values are the defaults that the other options start from."""
+    if not arguments or arguments[0].startswith("-"):
+        if arguments[:1] in (["-h"], ["--help"]):
+            return _explain(prog)
+        raise UsageError(
+            "Name a recipe, a YAML file or a run folder first, as in: simsiam pretrain custom --data.path IMAGES."
+            f" Recipes: {', '.join(recipe_names())}."
+        )
+    recipe, *options = arguments
+    file = recipe_file(recipe)
+    config = load_config(file)
+    if file.name == "config.yaml" and file.parent == Path(recipe).expanduser():
+        # A run folder is named to go on with it.
+        options = ["--run-dir", str(file.parent), "--resume", "auto", *options]
+    config, print_config = _parse(options, config, f"{prog} {recipe}")
+    if print_config:
+        import yaml
+
+        print(yaml.safe_dump(to_tree(config), sort_keys=False), end="")
+        return DONE
+    from simsiam.train.pretrain import pretrain
+
+    console = Console()
+    default_run_dir = Path("runs") / file.stem
+    run_dir = config.run_dir or default_run_dir
+    summary = pretrain(config, default_run_dir, console)
+    print_summary(summary, run_dir, console)
+    return DONE
+
+
+@dataclass(frozen=True)
+class _Options(PretrainConfig):
+    """Pretrain an encoder with SimSiam (arXiv 2011.10566)."""
+
+    print_config: bool = False
+    """Print the resolved configuration as YAML and stop."""
+
+
+def _parse(options: Sequence[str], config: PretrainConfig, prog: str) -> tuple[PretrainConfig, bool]:
+    """Apply the options to a configuration; the second value says whether it is only to be printed."""
+    settings = vars(parse(_Options(**vars(config)), options, prog)).copy()
+    print_config = settings.pop("print_config")
+    return PretrainConfig(**settings), print_config
+
+
+def _explain(prog: str) -> int:
+    Console().print(
+        f"usage: {prog} RECIPE|FILE|RUN [--data.path IMAGES] [options]\n\n"
+        f"RECIPE  one of {', '.join(recipe_names())}\n"
+        "FILE    a YAML file with the same keys, such as a run's config.yaml\n"
+        "RUN     a run folder: goes on where it stopped\n\n"
+        "simsiam pretrain RECIPE --help lists the options with the recipe's values as defaults. Without a recipe:\n",
+        highlight=False,
+        markup=False,
+    )
+    _parse(["--help"], PretrainConfig(), prog=f"{prog} RECIPE")
+    return DONE
+
+
+def print_summary(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
+    """Print the kNN accuracy, where it was measured, and where everything lies."""
+    if "knn_random" in summary and "knn" in summary:
+        console.print(
+            f"kNN accuracy: {100 * summary['knn_random']:.2f} % at random initialisation,"
+            f" {100 * summary['knn']:.2f} % trained",
+            highlight=False,
+        )
+    for what, name in (
+        ("Curves", "plots/curves.png"),
+        ("Summary", "summary.json"),
+        ("Checkpoints", "checkpoints"),
+    ):
+        console.print(f"{what}: {run_dir / name}", highlight=False, markup=False, soft_wrap=True)

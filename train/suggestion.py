@@ -1,0 +1,36 @@
+"""A word that is not among those there are → the one that was probably meant."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """Return the name that looks most like `word`; None when none does.
+
+    Of a dotted name the last part counts, too, and the beginning of each of its words: `lr` is near
+    `optimizer.base-lr`. Leading dashes count for nothing.
+    """
+    names, word = list(names), word.lstrip("-")
+    for form in (_plain, _last_part):
+        by_form = {form(name): name for name in reversed(names)}  # of two alike the first one stays
+        if found := difflib.get_close_matches(word, by_form, n=1):
+            return by_form[found[0]]
+    return next((name for name in names if any(part.startswith(word) for part in _words(name))), None)
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return the end of a sentence: `; did you mean NAME?`, or a full stop where no name is near."""
+    name = nearest(word, names)
+    return f"; did you mean {name}?" if name else "."
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-")
+
+
+def _words(name: str) -> list[str]:
+    return _last_part(name).replace("_", "-").split("-")
+
+
+def _last_part(name: str) -> str:
+    return _plain(name).rpartition(".")[2]
