@@ -58,7 +58,7 @@ $(VENV)/installed: pyproject.toml Makefile docker/system-packages.txt | .links
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -e '.[dev,dali,parquet]'
+	$(BIN)/pip install -q -e '.[dev,dali,imagenet,parquet]'
 	PKG_CONFIG_PATH=$(CURDIR)/docker/ffcv:$$PKG_CONFIG_PATH $(BIN)/pip install -q -e '.[ffcv]' \
 	  || echo "FFCV could not be built (see above); going on without it: only the tests against FFCV need it."
 	touch $@

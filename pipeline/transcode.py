@@ -66,7 +66,7 @@ def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
 
     Copied up to its end marker, metadata included, is a baseline JPEG of three 8-bit YCbCr components in a usual
     sampling that fits `max_side` and isn't to be rotated. A progressive one isn't, though every decoder reads it:
-    decoding takes 2.4 times as long, and an image is converted once but decoded in every epoch, and no GPU's JPEG
+    decoding takes 2.5 times as long, and an image is converted once but decoded in every epoch, and no GPU's JPEG
     engine takes it. What is encoded has 4:2:0 chroma, as FFCV's own writer gives, and no metadata.
 
     Raises ImageError naming `name` when the image can't be decoded.

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from simsiam.pipeline.archive import open_records
 from simsiam.pipeline.convert import convert
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.image_folder import ImageFolder
@@ -95,18 +96,17 @@ def _turns(row: ConvertRowName, source: Path, out: Path, max_side: int, quality:
             from simsiam.train.peer_ffcv import write_with_ffcv
 
             images = write_with_ffcv(source, out, max_side, quality, workers)
+        elif row == "scan":
+            images = len(ImageFolder(source, workers=workers, cache=False))
         else:
-            folder = ImageFolder(source, workers=workers, cache=False)
-            images = len(folder)
-            if row != "scan":
-                images = convert(
-                    folder,
-                    out,
-                    max_side=None if row == "bytes-copied" else max_side,
-                    quality=quality,
-                    workers=workers,
-                    reencode=row == "re-encoded",
-                ).count
+            images = convert(
+                open_records(source),
+                out,
+                max_side=None if row == "bytes-copied" else max_side,
+                quality=quality,
+                workers=workers,
+                reencode=row == "re-encoded",
+            ).count
         seconds = time.perf_counter() - started
         file_bytes = out.stat().st_size if out.exists() else 0
         for file in out.parent.iterdir():

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 COMMANDS: dict[str, str] = {
     "doctor": "what this machine has, what is missing, and how to get it",
     "demo": "the whole job in a few minutes, on images made for it",
-    "convert": "image folder → .beton",
+    "convert": "image folder or archives → .beton",
+    "verify": "decode everything, list what is broken",
     "preview": "originals, crops and augmented views side by side",
     "pretrain": "train an encoder: the main job",
     "evaluate knn": "accuracy of nearest neighbours in a frozen encoder's features",

@@ -1,0 +1,115 @@
+"""What a user calls a set of images → its records: a folder, ImageNet's tars, WebDataset shards, parquet, `.beton`."""
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.records import Records
+
+Progress = Callable[[int, int], None]
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+
+
+def open_records(path: str | Path, *, devkit: Path | None = None, progress: Progress | None = None) -> Records:
+    """Open a set of images without reading one; its kind is told by its content.
+
+    - a folder of images, whose sub-folders are the classes, or of tars, or of parquet files;
+    - ImageNet as it is downloaded: the tar of class tars, or the tar of validation images with `devkit`, by default
+      the one that lies beside it;
+    - WebDataset shards, tars of `KEY.jpg` and `KEY.cls`, or a tar of a folder of images;
+    - parquet files of images as Hugging Face writes them;
+    - a `.beton`.
+
+    Several files are given by a folder, by `*` and `?`, or by the braces of a shell, as in `train-{0000..0146}.tar`.
+    `progress` is called with the tars listed and their number.
+
+    Raises UsageError, in one sentence with the way out.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _open_folder(path, devkit, progress)
+    files = [path] if path.exists() else _expand(str(path))
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"There is no folder or file {file}; give a folder, tars, parquet files or a .beton file.")
+    if all(_is_parquet(file) for file in files):
+        return _open_parquet(files)
+    if len(files) == 1 and not _is_tar(files[0]):
+        from simsiam.pipeline.beton import Beton
+
+        return Beton(files[0])
+    return _open_tars(files, devkit, progress)
+
+
+def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -> Records:
+    from simsiam.pipeline.folder_records import FolderRecords
+    from simsiam.pipeline.folder_walk import walk_folder
+    from simsiam.pipeline.image_folder import ImageFolder
+
+    try:
+        root = folder.absolute()
+        listing = walk_folder(root)
+        if len(listing.paths) or listing.unreachable:
+            return FolderRecords(root, listing)
+        if parquet := _matching(folder / "*.parquet"):
+            return _open_parquet(parquet)
+        if tars := _matching(folder / "*.tar"):
+            return _open_tars(tars, devkit, progress)
+    except OSError:
+        pass
+    return ImageFolder(folder)  # it refuses, and says what is wrong with the folder
+
+
+def _open_tars(files: Sequence[Path], devkit: Path | None, progress: Progress | None) -> Records:
+    from simsiam.pipeline.tar_layout import open_tars
+
+    return open_tars(files, devkit, progress)
+
+
+def _open_parquet(files: Sequence[Path]) -> Records:
+    from simsiam.pipeline.image_parquet import ImageParquet
+
+    return ImageParquet(files)
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
+
+
+def _is_tar(file: Path) -> bool:
+    """Tell a tar by the mark of its first header (POSIX and GNU have it alike), a compressed one by its name."""
+    with file.open("rb") as stream:
+        head = stream.read(512)
+    return head[257:262] == b"ustar" or ".tar" in file.suffixes
+
+
+def _expand(pattern: str) -> list[Path]:
+    """Return the files a pattern stands for: those of braces in their order, those of `*` and `?` sorted."""
+    patterns = list(_expand_braces(pattern))
+    files = [file for one in patterns for file in (_matching(Path(one)) if re.search(r"[*?\[]", one) else [Path(one)])]
+    if not files:
+        raise UsageError(f"No file is called like {pattern}; give a folder, tars, parquet files or a .beton file.")
+    return files
+
+
+def _matching(pattern: Path) -> list[Path]:
+    return sorted(pattern.parent.glob(pattern.name))
+
+
+def _expand_braces(pattern: str) -> Sequence[str]:
+    found = _RANGE.search(pattern)
+    if found:
+        first, last = found[1], found[2]
+        step = 1 if int(first) <= int(last) else -1
+        parts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + step, step)]
+    elif found := _CHOICE.search(pattern):
+        parts = found[1].split(",")
+    else:
+        return [pattern]
+    head, tail = pattern[: found.start()], pattern[found.end() :]
+    return list(itertools.chain.from_iterable(_expand_braces(head + part + tail) for part in parts))

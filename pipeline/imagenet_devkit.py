@@ -1,0 +1,70 @@
+"""ImageNet's development kit → the class of every validation image, which their tar doesn't tell."""
+
+import io
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+from simsiam.pipeline.errors import UsageError
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+"""Name of the kit, as a folder or with `.tar.gz`."""
+_TRUTH, _SYNSETS = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
+_LARGEST = 64 << 20  # bytes; meta.mat has half a megabyte
+
+
+class GroundTruth(NamedTuple):
+    """The classes of the validation images."""
+
+    classes: list[str]
+    """WordNet ids such as n01440764, sorted: the order of the training set's folders."""
+    labels: list[int]
+    """Place in `classes` of ILSVRC2012_val_00000001.JPEG and those after it."""
+
+
+def read_ground_truth(devkit: Path) -> GroundTruth:
+    """Read the kit, as it is downloaded (`.tar.gz`) or unpacked.
+
+    The kit numbers the classes by itself, ILSVRC2012_ID 1 to 1000 of meta.mat, in an order that is not that of the
+    WordNet ids. Synsets with children are no classes of images.
+
+    Raises UsageError when something in it is missing or damaged, or SciPy is, which reads MATLAB's format.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise UsageError(
+            "Reading meta.mat of ImageNet's devkit needs SciPy; install it with: pip install scipy."
+        ) from None
+    truth, synsets = _read_parts(devkit)
+    try:
+        wnid_of = {
+            int(synset["ILSVRC2012_ID"]): str(synset["WNID"])
+            for synset in loadmat(io.BytesIO(synsets), simplify_cells=True)["synsets"]
+            if int(synset["num_children"]) == 0
+        }
+        classes = sorted(wnid_of.values())
+        place = {wnid: label for label, wnid in enumerate(classes)}
+        return GroundTruth(classes, [place[wnid_of[int(line)]] for line in truth.split()])
+    # SciPy raises nearly anything on damaged input.
+    except Exception as error:
+        raise UsageError(f"The devkit {devkit} is damaged ({error!r}); download it again.") from None
+
+
+def _read_parts(devkit: Path) -> tuple[bytes, bytes]:
+    try:
+        if devkit.is_dir():
+            return (devkit / _TRUTH).read_bytes(), (devkit / _SYNSETS).read_bytes()
+        with tarfile.open(devkit) as tar:
+            found = {}
+            for member in tar:
+                for part in (_TRUTH, _SYNSETS):
+                    if member.isreg() and member.name.endswith(part) and member.size <= _LARGEST:
+                        file = tar.extractfile(member)
+                        assert file is not None
+                        found[part] = file.read()
+            return found[_TRUTH], found[_SYNSETS]
+    except KeyError as error:
+        raise UsageError(f"The devkit {devkit} holds no {error.args[0]}; give {DEVKIT}.tar.gz.") from None
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise UsageError(f"Can't read the devkit {devkit}: {error}; give {DEVKIT}.tar.gz.") from None

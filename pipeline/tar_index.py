@@ -1,0 +1,122 @@
+"""A tar file → where each regular file in it lies: nothing is unpacked, and no name in it is ever used as a path."""
+
+import os
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.folder_walk import PathList
+
+_BLOCK = tarfile.BLOCKSIZE
+_KINDS = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a named pipe",
+    tarfile.GNUTYPE_SPARSE: "a file with holes",
+}
+
+
+class TarIndex(NamedTuple):
+    """The members of a tar that are plain files, in its order."""
+
+    names: PathList
+    offsets: npt.NDArray[np.int64]
+    """First byte of each member in the file that holds the tar, (n,)."""
+    lengths: npt.NDArray[np.int64]
+    """Bytes of each member, (n,)."""
+    refused: list[tuple[bytes, str]]
+    """Name and reason of members that are something else, or whose name leads out of the tar."""
+
+
+def index_tar(path: Path, start: int = 0, end: int | None = None) -> TarIndex:
+    """Read the headers of a tar: the whole file, or the bytes from `start` to `end` where a tar lies within a tar.
+
+    Folders and hidden files are passed over. Takes 0.05 ms a member, whatever its size. Raises UsageError when the
+    bytes are no tar, are compressed, damaged, or cut short, be it only by the end mark.
+    """
+    where = str(path) if end is None else f"{path}, bytes {start} to {end}"
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"Can't open {path}: {error.strerror}; give a file you may read.") from None
+    try:
+        window = _Window(file, start, os.fstat(file).st_size if end is None else end)
+        try:
+            with tarfile.open(fileobj=window, mode="r:") as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                index = _read_members(tar, start)
+                stopped = tar.offset  # pyright: ignore[reportAttributeAccessIssue]
+        except tarfile.ReadError as error:
+            raise UsageError(f"{where} is no tar, or is cut short ({error}); {_way_out(window)}.") from None
+        # tarfile takes the end of the file, and damaged headers behind the first, for the end of the archive.
+        window.seek(stopped)
+        if window.read(_BLOCK) != bytes(_BLOCK):
+            raise UsageError(
+                f"{where} is damaged or cut short: {len(index.names)} files and {stopped} bytes on, there is neither a"
+                " file nor the end mark; download or copy it again."
+            )
+        return index
+    finally:
+        os.close(file)
+
+
+def _read_members(tar: tarfile.TarFile, start: int) -> TarIndex:
+    names, offsets, lengths, refused = [], [], [], []
+    while (member := tar.next()) is not None:
+        # It remembers every member, at 1 kB each.
+        tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+        name = os.fsencode(member.name.removeprefix("./"))
+        if member.isdir() or name.rpartition(b"/")[2].startswith(b"."):
+            continue
+        reason = _refusal(member, name)
+        if reason:
+            refused.append((name, reason))
+            continue
+        names.append(name)
+        offsets.append(start + member.offset_data)
+        lengths.append(member.size)
+    return TarIndex(PathList(names), np.array(offsets, np.int64), np.array(lengths, np.int64), refused)
+
+
+def _refusal(member: tarfile.TarInfo, name: bytes) -> str | None:
+    if not member.isreg() or member.issparse():
+        return f"{_KINDS.get(member.type, 'something other')}, not a plain file"
+    if name.startswith(b"/"):
+        return "its name is an absolute path"
+    if b".." in name.split(b"/"):
+        return "its name leads out of the archive"
+    return None
+
+
+def _way_out(window: "_Window") -> str:
+    window.seek(0)
+    if window.read(2) == b"\x1f\x8b":
+        return "it is compressed with gzip: unpack it with gunzip first"
+    return "download or copy it again"
+
+
+class _Window:
+    """Bytes `start` to `end` of an open file, as the file object that tarfile reads."""
+
+    def __init__(self, file: int, start: int, end: int) -> None:
+        self._file, self._start, self._end = file, start, end
+        self._place = start
+
+    def read(self, size: int) -> bytes:
+        """Read on, at most `size` bytes."""
+        part = os.pread(self._file, max(0, min(size, self._end - self._place)), self._place)
+        self._place += len(part)
+        return part
+
+    def seek(self, place: int) -> None:
+        """Go to a place of the window."""
+        self._place = self._start + place
+
+    def tell(self) -> int:
+        """Return the place in the window."""
+        return self._place - self._start
