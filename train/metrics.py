@@ -72,24 +72,35 @@ class MetricsLog:
             self._tensorboard.close()
 
 
+class NoLog:
+    """A `MetricsLog` that writes nothing: that of all processes after the first."""
+
+    def write(self, record: Record) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
 class StepWindow:
     """Sums over the steps since the last record; loss and spread stay on the device until they are asked for."""
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(2, device=device)
+        self.sums = torch.zeros(2, device=device)
+        """Of the loss and of the spread."""
         self._steps = 0
         self._restart_clock()
 
     def add(self, output: StepOutput, wait_seconds: float) -> None:
         """Count one step and the time that it waited for its crops."""
-        self._sums += torch.stack(output)
+        self.sums += torch.stack(output)
         self._steps += 1
         self._timed_steps += 1
         self._wait_seconds += wait_seconds
 
     def means(self, images_per_step: int, views: int = 2) -> Record:
         """Return means over the window so far. This waits for the device."""
-        loss, spread = (self._sums / self._steps).tolist()
+        loss, spread = (self.sums / self._steps).tolist()
         seconds = time.perf_counter() - self._started
         images_per_second = self._timed_steps * images_per_step / seconds
         return {
@@ -102,7 +113,7 @@ class StepWindow:
 
     def restart(self) -> None:
         """Start a new window."""
-        self._sums.zero_()
+        self.sums.zero_()
         self._steps = 0
         self._restart_clock()
 
@@ -112,11 +123,11 @@ class StepWindow:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, so that a resumed run writes the very same means."""
-        return {"sums": self._sums.cpu(), "steps": self._steps}
+        return {"sums": self.sums.cpu(), "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the sums of a saved run; the clock starts now."""
-        self._sums.copy_(state["sums"])
+        self.sums.copy_(state["sums"])
         self._steps = state["steps"]
         self._restart_clock()
 

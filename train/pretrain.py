@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source, open_source
 from simsiam.train.config import PretrainConfig
 from simsiam.train.console import TrainingConsole, show_progress
+from simsiam.train.distributed import World, join_world, was_restarted
 from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.interruption import Interrupted, StopSignals
-from simsiam.train.metrics import MetricsLog, read_metrics, summarize
+from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
 from simsiam.train.plots import plot_runs
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
-from simsiam.train.run_folder import open_run_folder
+from simsiam.train.run_folder import open_run_folder, resumed_after_failure
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.step import train_step
 from simsiam.train.training_run import VIEWS, TrainingRun
@@ -33,15 +34,32 @@ from simsiam.train.training_run import VIEWS, TrainingRun
 def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) -> dict[str, Any]:
     """Train to the end or to `max_steps`, going on from a checkpoint where asked, and return the summary.
 
+    Processes that torchrun started train together, on equal shares of each batch; the first one writes everything, and
+    the others return an empty summary.
+
     Raises UsageError for settings that can't work, before anything is written; Interrupted after SIGINT or SIGTERM.
     """
+    with join_world(config.device) as world:
+        return _pretrain(config, default_run_dir, console, world)
+
+
+def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, world: World) -> dict[str, Any]:
     data = config.data
     if data.path is None:
         raise UsageError("No images were named; give --data.path with a folder of images or a .beton file.")
+    if config.batch_size < 2 * world.size:
+        raise UsageError(
+            f"The global batch size {config.batch_size} is too small for {world.size} processes;"
+            " each needs at least 2 images."
+        )
+    if was_restarted():
+        config = resumed_after_failure(config, default_run_dir)
     arithmetic = choose_arithmetic(open_device(config.device), config.precision)
     _make_deterministic(config.deterministic)
     workers = worker_count(data.workers)
-    with show_progress(console, "Looking at the images", "files") as progress:
+    if data.workers is None:
+        workers = max(1, workers // world.local_size)
+    with world.one_before_the_others(), show_progress(console, "Looking at the images", "files") as progress:
         source = open_source(data.path, progress=progress)
     plan = CropPlan(
         source,
@@ -50,16 +68,19 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
         config.batch_size,
         config.seed,
         VIEWS,
+        world.rank,
+        world.size,
         order=data.order,
         on_broken=data.on_broken,
     )
-    monitor = KnnMonitor(config, arithmetic, workers)
-    with open_run_folder(config, default_run_dir) as folder:
-        run = TrainingRun(config, plan, folder, arithmetic.device)
+    monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
+    with ExitStack() as held:
+        folder = world.from_first(lambda: held.enter_context(open_run_folder(config, default_run_dir)))
+        run = TrainingRun(config, plan, folder, arithmetic.device, world)
         _announce(console, run, source, arithmetic)
         with (
             closing(_open_loader(config, plan, arithmetic.device, workers, console)) as loader,
-            closing(MetricsLog(folder.path, config.log.tensorboard, after_step=run.step)) as log,
+            closing(_open_log(config, run, world)) as log,
             TrainingConsole(console, run.step, run.last_step) as live,
             StopSignals() as signals,
         ):
@@ -77,13 +98,16 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
                         log.write(record)
                         live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     # A signal lets the running step finish; a kill costs at most the steps since the last save.
-                    if run.due_to_save() or signals.received:
+                    stop_signal = world.agree(signals.received or 0)
+                    if run.due_to_save() or stop_signal:
                         run.save()  # waits for the device and the disk
-                    if signals.received:
-                        raise Interrupted(signals.received, folder.path)
+                    if stop_signal:
+                        raise Interrupted(stop_signal, folder.path)
                     if run.done:
                         break
                 _measure_knn_if_due(run, monitor, log, live)
+        if not world.first:
+            return {}
         summary = summarize(read_metrics(folder.path))
         write_text_atomically(folder.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         plot_runs([folder.path], folder.path / "plots" / "curves.png")
@@ -100,8 +124,10 @@ def _timed(batches: Iterator[Crops]) -> Iterator[tuple[Crops, float]]:
         yield batch, time.perf_counter() - asked
 
 
-def _measure_knn_if_due(run: TrainingRun, monitor: KnnMonitor, log: MetricsLog, live: TrainingConsole) -> None:
-    if not monitor.wanted or not run.due_to_measure(run.config.knn.every_epochs):
+def _measure_knn_if_due(
+    run: TrainingRun, monitor: KnnMonitor | None, log: MetricsLog | NoLog, live: TrainingConsole
+) -> None:
+    if not monitor or not monitor.wanted or not run.due_to_measure(run.config.knn.every_epochs):
         return
     if any(record["step"] == run.step and "knn" in record for record in read_metrics(run.folder.path)):
         return
@@ -111,6 +137,10 @@ def _measure_knn_if_due(run: TrainingRun, monitor: KnnMonitor, log: MetricsLog, 
     log.write({"step": run.step, "epoch": epochs, "knn": accuracy})
     when = f"after epoch {epochs:g}" if run.step else "at random initialisation"
     live.say(f"kNN accuracy {when}: {100 * accuracy:.2f} %")
+
+
+def _open_log(config: PretrainConfig, run: TrainingRun, world: World) -> MetricsLog | NoLog:
+    return MetricsLog(run.folder.path, config.log.tensorboard, after_step=run.step) if world.first else NoLog()
 
 
 def _make_deterministic(deterministic: bool) -> None:

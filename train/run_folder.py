@@ -61,6 +61,17 @@ def open_run_folder(config: PretrainConfig, default: Path) -> Iterator[RunFolder
             lock.close()
 
 
+def resumed_after_failure(config: PretrainConfig, default: Path) -> PretrainConfig:
+    """Return `config` going on from the newest checkpoint in its run folder, whatever it was started with.
+
+    Where the folder has none yet, a run that was begun from a checkpoint elsewhere begins from that one again.
+    """
+    begun_elsewhere = config.resume not in ("auto", "never")
+    if begun_elsewhere and not list_checkpoints((config.run_dir or default) / "checkpoints"):
+        return config
+    return dataclasses.replace(config, resume="auto")
+
+
 _LOCK = ".lock"
 
 

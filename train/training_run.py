@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from simsiam.model.batch_norm import share_statistics
 from simsiam.model.resnet import resnet
 from simsiam.model.simsiam import SimSiam
 from simsiam.pipeline.errors import RunError, UsageError
@@ -13,6 +13,7 @@ from simsiam.pipeline.fingerprint import fingerprint
 from simsiam.pipeline.plan import CropPlan
 from simsiam.train.checkpoint import save_checkpoint
 from simsiam.train.config import PretrainConfig, to_tree
+from simsiam.train.distributed import World
 from simsiam.train.metrics import Record, StepWindow
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.run_folder import RunFolder
@@ -37,17 +38,26 @@ class TrainingRun:
     """Model, optimizer, sums of the metrics and the step, with the rules of when to log and to save.
 
     It begins at step 0, or at the checkpoint that `folder` was opened with. Raises UsageError when that was trained on
-    other images.
+    other images. In a `world` of several processes each holds all of this, and the first one writes the files.
     """
 
-    def __init__(self, config: PretrainConfig, plan: CropPlan, folder: RunFolder, device: torch.device) -> None:
-        self.config, self.folder = config, folder
+    def __init__(
+        self,
+        config: PretrainConfig,
+        plan: CropPlan,
+        folder: RunFolder,
+        device: torch.device,
+        world: World | None = None,
+    ) -> None:
+        self.config, self.folder, self._world = config, folder, world or World()
         self._images = {"count": len(plan.source), "fingerprint": fingerprint(plan.source)}
         self.model = build_model(config).to(device).to(memory_format=torch.channels_last)
         self.network: Callable = self.model
         """The model as the step calls it."""
         if config.compile != "off":
             self.network = torch.compile(self.model, mode=config.compile, fullgraph=True)
+        share_statistics(self.model, self._world.size)
+        self.network = self._world.replicate(self.network, device)
         self.optimizer = make_optimizer(self.model, config.optimizer, config.batch_size)
         self.window = StepWindow(device)
         self.step = 0
@@ -97,10 +107,13 @@ class TrainingRun:
         return self.step == 0 or self.done or between_epochs
 
     def record(self) -> Record:
-        """Return a line for metrics.jsonl. This waits for the device.
+        """Return a line for metrics.jsonl: loss and spread over all processes, rates of this one.
+
+        This waits for the device.
 
         Raises RunError when the loss is no number any more.
         """
+        self._world.average_(self.window.sums)
         record = {
             "step": self.step,
             "epoch": self.step / self.steps_per_epoch,
@@ -114,11 +127,12 @@ class TrainingRun:
             self.window.restart()  # not where max_steps stops: a longer run would go on summing
         return record
 
-    def save(self) -> Path:
-        """Write a checkpoint. This waits for the device and the disk.
+    def save(self) -> None:
+        """Write a checkpoint. This waits for the device and, in the first process, for the disk.
 
         Raises RunError when a weight is no number any more.
         """
+        self._world.average_(self.window.sums)  # so that all of them can go on from the first one's
         state = {
             "format": 1,
             "config": to_tree(self.config),
@@ -131,7 +145,8 @@ class TrainingRun:
         with self.window.pause():
             if not all(value.isfinite().all() for value in state["model"].values()):
                 raise RunError(self._diverged("A weight is not finite"))
-            return save_checkpoint(state, self.folder.checkpoints, self.step, self.config.checkpoint.keep)
+            if self._world.first:
+                save_checkpoint(state, self.folder.checkpoints, self.step, self.config.checkpoint.keep)
 
     def _restore(self, state: dict) -> None:
         was, now, path = state["images"], self._images, self.config.data.path

@@ -35,9 +35,10 @@ def run(arguments: Sequence[str], prog: str) -> int:
 
         print(yaml.safe_dump(to_tree(config), sort_keys=False), end="")
         return DONE
+    from simsiam.train.distributed import is_first_process
     from simsiam.train.pretrain import pretrain
 
-    console = Console()
+    console = Console(quiet=not is_first_process())
     default_run_dir = Path("runs") / file.stem
     run_dir = config.run_dir or default_run_dir
     summary = pretrain(config, default_run_dir, console)

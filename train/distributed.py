@@ -1,0 +1,166 @@
+"""What torchrun says in the environment → which of how many processes this one is, and what they do together."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from simsiam.pipeline.errors import UsageError
+from simsiam.train.config import DeviceName
+from simsiam.train.exit_codes import DONE, FAILED, INTERRUPTED
+from simsiam.train.interruption import Interrupted
+
+Result = TypeVar("Result")
+
+_PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others, say while the first one measures the kNN accuracy.
+
+It needn't be short to notice a dead process: torchrun sees that at once, and ends the others.
+"""
+
+
+def is_first_process() -> bool:
+    """Whether this process, of all that torchrun started, is the one that writes files and to the console."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+class World:
+    """The processes that train one model together; by default there is this one alone, and nothing to do for it."""
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+        self.rank, self.size = rank, size
+        self.local_rank, self.local_size = local_rank, local_size
+        """Place among the processes of this machine, and their number."""
+        self._vote: tuple[dist.Work, Tensor] | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and to the console."""
+        return self.rank == 0
+
+    def replicate(self, network: Callable, device: torch.device) -> Callable:
+        """Return `network` with gradients averaged over the processes; it starts from the first one's weights."""
+        if self.size == 1:
+            return network
+        assert isinstance(network, nn.Module)
+        return DistributedDataParallel(
+            network,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # `share_statistics` keeps them the same in all processes
+            gradient_as_bucket_view=True,
+        )
+
+    def average_(self, tensor: Tensor) -> Tensor:
+        """Replace `tensor` in every process by its mean over them. On a CPU it waits for the others."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.size
+        return tensor
+
+    def from_first(self, make: Callable[[], Result]) -> Result:
+        """Call `make` in the first process and return its result, which must pickle, in all of them.
+
+        Where it fails, the first process raises the error, and the others end without a word.
+        """
+        if self.size == 1:
+            return make()
+        outcome: list[tuple[bool, Result | BaseException | None]] = [(False, None)]
+        if self.first:
+            try:
+                outcome = [(True, make())]
+            except BaseException:
+                dist.broadcast_object_list(outcome, device=torch.device("cpu"))
+                raise
+        dist.broadcast_object_list(outcome, device=torch.device("cpu"))
+        made, result = outcome[0]
+        if not made:
+            raise SystemExit(FAILED)
+        return result  # pyright: ignore[reportReturnType]
+
+    @contextmanager
+    def one_before_the_others(self) -> Iterator[None]:
+        """On each machine let one process through, and the others when it has done: they find its cache filled."""
+        if self.local_rank > 0:
+            self._meet()
+        try:
+            yield
+        finally:
+            if self.local_rank == 0:
+                self._meet()
+
+    def agree(self, number: int) -> int:
+        """Return the largest number that any process gave in its last call: the same in all of them.
+
+        For a signal that reaches the processes in different steps. The question travels while the next step is
+        computed, between the hosts alone, so that nobody waits for an answer or for a device; the price is that a
+        signal is obeyed one step late. A process alone answers itself at once.
+        """
+        if self.size == 1:
+            return number
+        agreed = self._take_vote()
+        ballot = torch.tensor(number)
+        work = dist.all_reduce(ballot, dist.ReduceOp.MAX, async_op=True)
+        assert work is not None
+        self._vote = work, ballot
+        return agreed
+
+    def leave(self) -> None:
+        """Wait for what is still on its way; to be called when all went well."""
+        self._take_vote()
+
+    def _take_vote(self) -> int:
+        if self._vote is None:
+            return 0
+        (work, ballot), self._vote = self._vote, None
+        work.wait()
+        return int(ballot)
+
+    def _meet(self) -> None:
+        if self.size > 1:
+            dist.all_reduce(torch.zeros(1))  # on the hosts; NCCL's barrier would occupy the devices
+
+
+@contextmanager
+def join_world(device: DeviceName) -> Iterator[World]:
+    """Join the processes that torchrun started, each with a GPU of its own where there are GPUs; alone without it.
+
+    CPU tensors travel by gloo and CUDA tensors by NCCL. Raises UsageError when a machine has fewer GPUs than processes.
+    """
+    place = os.environ
+    size = int(place.get("WORLD_SIZE", 1)) if "RANK" in place else 1
+    if size == 1:
+        yield World()
+        return
+    world = World(int(place["RANK"]), size, int(place["LOCAL_RANK"]), int(place["LOCAL_WORLD_SIZE"]))
+    on_gpus = device != "cpu" and torch.cuda.is_available()
+    if on_gpus:
+        if world.local_size > torch.cuda.device_count():
+            raise UsageError(
+                f"torchrun was given {world.local_size} processes a machine, and this one has"
+                f" {torch.cuda.device_count()} GPUs: give --nproc-per-node {torch.cuda.device_count()}."
+            )
+        torch.cuda.set_device(world.local_rank)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_PATIENCE)
+    try:
+        yield world
+        world.leave()
+    except Interrupted as stop:
+        world.leave()
+        if world.first:
+            raise
+        raise SystemExit(INTERRUPTED if stop.signal_number == signal.SIGINT else DONE) from None
+    finally:
+        # A process that leaves the group behind is aborted at its end, and restarted by torchrun though it had done.
+        dist.destroy_process_group()
+
+
+def was_restarted() -> bool:
+    """Whether torchrun started this process anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
