@@ -125,6 +125,9 @@ def first_cores(count: int) -> tuple[int, ...]:
 
 
 def _serve(connection: Connection, function: Callable[..., Generator[Any]], arguments: Sequence[object]) -> None:
+    # A spawned process would spawn its own children, too, which import everything anew: FFCV's writer is timed with its
+    # workers' start, and took five times as long.
+    multiprocessing.set_start_method(None, force=True)
     with contextlib.closing(function(*arguments)) as items, contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             connection.recv()

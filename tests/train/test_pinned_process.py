@@ -1,4 +1,5 @@
 import importlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from simsiam.train import pinned_process
 from simsiam.train.pinned_process import PinnedProcess, first_cores
 
 _GENERATORS = """
-import os, signal, threading, time
+import multiprocessing, os, signal, threading, time
 from simsiam.pipeline.errors import UsageError
 
 def cores_of_all(closed):
@@ -35,6 +36,8 @@ def refuse(): raise UsageError("give another one."); yield
 def end(): os._exit(3); yield
 
 def mask(): yield signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+def start_method(): yield multiprocessing.get_start_method()
 
 def sleep(seconds): time.sleep(seconds); yield
 
@@ -66,6 +69,11 @@ def test_process_its_threads_and_its_children_see_the_cores_only(generators: Cal
         assert process.peak_memory_bytes > 2**20
         assert not (tmp_path / "closed").exists()
     assert (tmp_path / "closed").exists()
+
+
+def test_processes_that_it_starts_itself_begin_as_they_do_elsewhere(generators: Callable) -> None:
+    with closing(PinnedProcess("row", first_cores(1), generators("start_method"))) as process:
+        assert next(process) == multiprocessing.get_start_method()
 
 
 def test_what_the_user_can_mend_is_raised_here(generators: Callable) -> None:
