@@ -113,19 +113,21 @@ class _NormalizeTogether(torch.autograd.Function):
         local_variance, local_mean = torch.var_mean(values, _reduced(values), correction=0)
         local = torch.stack([local_mean, local_variance])
         # All of them rather than a sum: the same bits in every process, and no square subtracted from another.
-        parts = local.new_empty((world_size, *local.shape))
-        dist.all_gather_into_tensor(parts, local)
-        means, variances = parts.unbind(1)
+        parts = [torch.empty_like(local) for _ in range(world_size)]
+        dist.all_gather(parts, local)
+        means, variances = torch.stack(parts, dim=1)
         mean, variance = merge_statistics(means, variances, means.new_ones(world_size))
         inverse = (variance + eps).rsqrt()
         scale = inverse if weight is None else inverse * weight
-        normalized = (values - _spread(mean, values)) * _spread(scale, values)
+        values = (values - _spread(mean, values)) * _spread(scale, values)
         if bias is not None:
-            normalized = normalized + _spread(bias.expand_as(mean), values)
+            values = values + _spread(bias.expand_as(mean), values)
+        normalized = torch.empty_like(batch)  # and no view of `values`: a ReLU may change it in place
+        normalized.unflatten(0, (views, -1)).copy_(values)
         ctx.save_for_backward(batch, weight, mean, inverse)
         ctx.views, ctx.world_size, ctx.has_bias = views, world_size, bias is not None
         ctx.mark_non_differentiable(mean, variance)
-        return normalized.flatten(0, 1).to(batch.dtype), mean, variance
+        return normalized, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,6 +1,7 @@
 """A ResNet → the same ResNet with each batch norm, its residual sum and its ReLU as one operation."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from simsiam.kernels.batch_norm_relu import batch_norm_relu
@@ -15,6 +16,10 @@ class FusedBatchNorm2d(PerViewBatchNorm2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return relu(batch_norm(input) + residual), of the shape of `input`; without ReLU where `relu` is False."""
+        if self.training and self.world_size > 1:  # the kernel knows of no other process
+            normalized = super().forward(input)
+            normalized = normalized if residual is None else normalized + residual
+            return functional.relu(normalized) if self.relu else normalized
         if self.momentum is None:
             raise ValueError("A fused batch norm has no cumulative average; give momentum a number.")
         if self.training and self.num_batches_tracked is not None:

@@ -44,6 +44,7 @@ class TorchLoader:
             sampler=self._steps,
             num_workers=workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_stopping_to_the_parent,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
         )
@@ -94,6 +95,11 @@ class TorchLoader:
             f"A loader process (pid {pids[1]}) died. The images being read were: {', '.join(names)}."
             " If it was killed for memory, give fewer --data.workers or a smaller batch."
         )
+
+
+def _leave_stopping_to_the_parent(worker: int) -> None:
+    # torchrun signals the whole group of processes, and the parent still wants to finish its step and save.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _EpochSteps:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -50,12 +51,15 @@ class World:
         if self.size == 1:
             return network
         assert isinstance(network, nn.Module)
-        return DistributedDataParallel(
-            network,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # `share_statistics` keeps them the same in all processes
-            gradient_as_bucket_view=True,
-        )
+        with warnings.catch_warnings():
+            # From PyTorch 2.14 on the option for this has another name, which 2.11 doesn't know.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return DistributedDataParallel(
+                network,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                broadcast_buffers=False,  # `share_statistics` keeps them the same in all processes
+                gradient_as_bucket_view=True,
+            )
 
     def average_(self, tensor: Tensor) -> Tensor:
         """Replace `tensor` in every process by its mean over them. On a CPU it waits for the others."""

@@ -1,0 +1,185 @@
+"""Our training step against a second implementation, written here from arXiv 2011.10566 in plain PyTorch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from simsiam.kernels.augment import augment_views
+from simsiam.pipeline.draw import Augmentation, Draws, draw
+from simsiam.pipeline.loader import Crops
+from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
+from simsiam.train.optimizer import make_optimizer, set_learning_rate
+from simsiam.train.precision import Arithmetic
+from simsiam.train.recipe import load_config, recipe_file, recipe_names
+from simsiam.train.step import train_step
+from simsiam.train.training_run import build_model
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+STEPS, STEPS_PER_EPOCH, EPOCHS, BATCH, SIZE = 20, 5, 4, 16, 16
+CONFIG = PretrainConfig(
+    epochs=EPOCHS,
+    batch_size=BATCH,
+    seed=5,
+    model=ModelConfig(arch="resnet18", stem="cifar", projector_layers=3, projection_dim=32, prediction_hidden=8),
+    optimizer=OptimizerConfig(base_lr=0.032, weight_decay=1e-3, momentum=0.9),
+)
+FP32 = Arithmetic(torch.device("cpu"), "fp32")
+
+
+class Block(nn.Module):
+    """Two 3 × 3 convolutions and a shortcut (arXiv 1512.03385, figure 2)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride > 1:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        widths = 64, 64, 128, 256, 512
+        for stage in range(1, 5):
+            inputs, outputs = widths[stage - 1 : stage + 1]
+            blocks = Block(inputs, outputs, 1 if stage == 1 else 2), Block(outputs, outputs, 1)
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x.mean(dim=(2, 3))
+
+
+class Reference(nn.Module):
+    """Algorithm 1: f and h on one view after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        hidden = []
+        for inputs in (512, 32):
+            hidden += [nn.Linear(inputs, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU()]
+        self.projector = nn.Sequential(*hidden, nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32, affine=False))
+        self.predictor = nn.Sequential(nn.Linear(32, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 32))
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        z1, z2 = self.projector(self.encoder(x1)), self.projector(self.encoder(x2))
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        return distance(p1, z2) / 2 + distance(p2, z1) / 2
+
+
+def distance(p: Tensor, z: Tensor) -> Tensor:
+    """D of equation 1, with the stop-gradient of equation 3."""
+    z = z.detach()
+    return -((p / p.norm(dim=1, keepdim=True)) * (z / z.norm(dim=1, keepdim=True))).sum(dim=1).mean()
+
+
+def crops_of_step(step: int) -> Crops:
+    """Return crops of large random patches, so that the images differ and the views share something."""
+    rng = np.random.default_rng(step)
+    patches = rng.integers(0, 256, (BATCH, 1, 4, 4, 3)) + rng.integers(-30, 31, (BATCH, 2, 4, 4, 3))
+    pixels = np.clip(patches, 0, 255).astype(np.uint8).repeat(SIZE // 4, axis=2).repeat(SIZE // 4, axis=3)
+    index = np.arange(BATCH)
+    draws = draw(Augmentation(), 7, step, index, np.full((BATCH, 2), 64), 2)
+    on_device = Draws(*(torch.from_numpy(np.ascontiguousarray(numbers)) for numbers in draws))
+    return Crops(torch.from_numpy(pixels), on_device, torch.from_numpy(index), torch.full((BATCH,), -1))
+
+
+def test_twenty_steps_are_those_of_the_paper() -> None:
+    # Both in one layout: else the convolutions round differently, which small batches amplify a thousandfold.
+    model = build_model(CONFIG).to(memory_format=torch.channels_last).train()
+    reference = Reference().to(memory_format=torch.channels_last).train()
+    reference.load_state_dict(model.state_dict(), strict=True)
+    optimizer = make_optimizer(model, CONFIG.optimizer, BATCH)
+    velocity = {name: torch.zeros_like(weight) for name, weight in reference.named_parameters()}
+    losses, expected_losses = [], []
+    for step in range(STEPS):
+        epoch = step // STEPS_PER_EPOCH
+        set_learning_rate(optimizer, CONFIG.optimizer, BATCH, epoch, EPOCHS)
+        crops = crops_of_step(step)
+        losses.append(train_step(crops, model, optimizer, FP32, MEAN, STD).loss.item())
+
+        draws = crops.draws
+        photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma, draws.solarize
+        x1, x2 = augment_views(crops.pixels, *photometric, mean=MEAN, std=STD).chunk(2)
+        loss = reference(x1, x2)
+        reference.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for name, weight in reference.named_parameters():
+                assert weight.grad is not None
+                velocity[name] = 0.9 * velocity[name] + weight.grad + 1e-3 * weight
+                rate = 0.002 if name.startswith("predictor.") else 0.002 * (1 + math.cos(math.pi * epoch / 4)) / 2
+                weight -= rate * velocity[name]
+        expected_losses.append(loss.item())
+    assert losses == pytest.approx(expected_losses, rel=1e-5, abs=1e-5)
+    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+# Base rate × batch / 256, and warm-up; the rest is ½ (1 + cos) by hand.
+RATES_BY_HAND = {
+    "cifar10-resnet18": (0.06, 800, 0),
+    "custom": (0.05, 200, 0),
+    "demo": (0.075, 20, 3),
+    "imagenet-resnet50": (0.05, 100, 0),
+}
+
+
+def test_every_recipe_has_rates_by_hand() -> None:
+    assert set(RATES_BY_HAND) == set(recipe_names())
+
+
+@pytest.mark.parametrize("recipe", RATES_BY_HAND)
+def test_rates_of_every_epoch(recipe: str) -> None:
+    config = load_config(recipe_file(recipe))
+    initial, epochs, warm_up = RATES_BY_HAND[recipe]
+    assert config.epochs == epochs
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)])
+    for epoch in range(epochs):
+        set_learning_rate(optimizer, config.optimizer, config.batch_size, epoch, epochs)
+        expected = initial * math.cos(math.pi / 2 * (epoch - warm_up) / (epochs - warm_up)) ** 2
+        if epoch < warm_up:
+            expected = initial * (epoch + 1) / warm_up
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([expected, initial], rel=1e-9)
+
+
+@pytest.mark.parametrize("recipe", RATES_BY_HAND)
+def test_everything_decays_and_the_predictor_alone_keeps_its_rate(recipe: str) -> None:
+    config = load_config(recipe_file(recipe))
+    decay = 1e-4 if recipe in ("custom", "imagenet-resnet50") else 5e-4
+    with torch.device("meta"):
+        model = build_model(config)
+    optimizer = make_optimizer(model, config.optimizer, config.batch_size)
+    last = config.epochs - 1
+    set_learning_rate(optimizer, config.optimizer, config.batch_size, last, config.epochs)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    settings = {
+        names.pop(id(parameter)): (group["weight_decay"], group["lr"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert not names, "these are in no group"
+    # Batch norms and biases are among them.
+    assert {"encoder.bn1.weight", "encoder.bn1.bias", "predictor.3.bias"} <= set(settings)
+    initial = RATES_BY_HAND[recipe][0]
+    for name, (weight_decay, rate) in settings.items():
+        assert weight_decay == decay, name
+        assert (rate == pytest.approx(initial)) == name.startswith("predictor."), name
