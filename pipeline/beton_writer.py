@@ -81,7 +81,7 @@ class BetonWriter:
         if self.path.is_dir():
             raise UsageError(f"{self.path} is a folder; name a file in it.")
         if self.path.exists() and not overwrite:
-            raise UsageError(f"{self.path} exists; choose another name or ask for overwriting.")
+            raise UsageError(f"{self.path} exists; choose another name, or give --overwrite.")
         self.count = self.position = 0
         self.left_out = []
         self.page_size = page_size

@@ -169,7 +169,7 @@ def test_a_signal_that_raises_cleans_up(tmp_path, number, code):
         workers = children(process.pid)
         # A terminal sends Ctrl-C to all processes of the command at once.
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         assert process.returncode == code
         assert not any(running(pid) for pid in workers)
     assert names(tmp_path) == []

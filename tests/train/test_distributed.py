@@ -22,6 +22,10 @@ from simsiam.train.metrics import read_metrics
 
 TinyConfig = Callable[..., PretrainConfig]
 
+needs_time = pytest.mark.skipif(
+    "SIMSIAM_TEST_TORCHRUN" not in os.environ, reason="starts torchrun several times: set SIMSIAM_TEST_TORCHRUN=1"
+)
+
 # `simsiam`, but that `{fault}` may do harm to one process before a step.
 PROGRAM = """
 import os, sys, time
@@ -91,6 +95,7 @@ def final_state(run: Path) -> dict[str, Any]:
     return load_checkpoint(list_checkpoints(run / "checkpoints")[0])
 
 
+@needs_time
 @pytest.mark.timeout(120)
 def test_two_processes_train_as_one_does_on_the_whole_batch(launcher: Launcher, tmp_path: Path, run_dir: Path) -> None:
     launcher.run(run_dir / "one", *SMALL, processes=1)
@@ -106,6 +111,7 @@ def test_two_processes_train_as_one_does_on_the_whole_batch(launcher: Launcher, 
         torch.testing.assert_close(ours["model"][name], value, rtol=1e-4, atol=2e-5, msg=name)
 
 
+@needs_time
 @pytest.mark.timeout(60)
 def test_an_error_in_one_process_is_told_and_ends_the_job(launcher: Launcher, run_dir: Path) -> None:
     fault = "if rank == 1 and taken == 2: raise OSError('the disk of process 1 is gone')"
@@ -115,6 +121,7 @@ def test_an_error_in_one_process_is_told_and_ends_the_job(launcher: Launcher, ru
     assert "simsiam: the disk of process 1 is gone" in output
 
 
+@needs_time
 @pytest.mark.timeout(60)
 def test_a_mistake_that_the_first_process_finds_is_told_once(launcher: Launcher, run_dir: Path) -> None:
     (run_dir / "checkpoints").mkdir(parents=True)
@@ -123,6 +130,7 @@ def test_a_mistake_that_the_first_process_finds_is_told_once(launcher: Launcher,
     assert output.count("is already in use: give --resume auto") == 1
 
 
+@needs_time
 @pytest.mark.timeout(60)
 def test_sigterm_to_torchrun_saves_the_same_step_of_all_processes(launcher: Launcher, run_dir: Path) -> None:
     # Slow steps, and loader processes, which torchrun sends the signal as well.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
@@ -75,4 +76,7 @@ def bench_loader(
 
 def run(arguments: Sequence[str], prog: str) -> int:
     """Read the options from the command line and do it; returns the exit code."""
-    return call(bench_loader, arguments, prog)
+    # Names may be separated by commas as well as by spaces.
+    rows = set(get_args(LoaderRowName))
+    words = [part for word in arguments for part in (word.split(",") if rows.issuperset(word.split(",")) else [word])]
+    return call(bench_loader, words, prog)
