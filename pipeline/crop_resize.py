@@ -2,16 +2,18 @@
 
 The filter is Pillow's BILINEAR, which the reference transforms use, so a crop is within one grey level of theirs. It
 is here because OpenCV's area filter in FFCV's library takes longer: for random crops of 500 × 375 pixels to 224 × 224,
-0.32 ms against 0.57 ms on one core of a Xeon, and Pillow takes 0.86 ms.
+0.19 ms against 0.57 ms on one core of a Xeon, and Pillow takes 0.86 ms.
 """
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-# Rows of the crop that are made together, side by side in memory: the second pass then adds up runs of consecutive
-# numbers, as the first does. Eight rows of a crop stay in the first-level cache; four and sixteen are slower.
-_ROWS = 8
-_RUN = 3 * _ROWS
+# Rows of the crop that are made together, to look up columns and weights once for all of them. Eight are 5 % faster
+# at 300 columns, but those of a 1,000 pixels no longer fit into the first-level cache.
+_ROWS = 4
 
 # Multiply and add in one instruction; the order of the sums stays as written.
 _FAST = {"contract"}
@@ -22,7 +24,7 @@ def filter_weights(length, size):
     """Return, for `size` output pixels along a side of `length`, first source pixel, number of them, and weights.
 
     A triangle of half-width max(1, length / size) around the output pixel's centre, cut off at the crop's borders and
-    normalised.
+    normalised. Weights beyond an output pixel's number are zero; there is room for three at least.
     """
     scale = length / size
     half_width = max(1.0, scale)
@@ -42,6 +44,45 @@ def filter_weights(length, size):
     return first, count, weights
 
 
+@intrinsic
+def _sum_columns(_, lines, first, weights, x, taps, out):
+    """Write pixel x of all rows of `out`: the weighted sum of `taps` pixels of `lines` from value `first` on.
+
+    Numba finds no vector in a pixel, so here is one: four values are read, summed and written at once. The fourth is
+    the next pixel's first, and wrong until that is written over it; so `lines` and `out` are longer than their pixels.
+    """
+    number = ir.IntType(64)
+    pixel, whole, octets = (ir.VectorType(kind, 4) for kind in (ir.FloatType(), ir.IntType(32), ir.IntType(8)))
+
+    def generate(context, builder, signature, arguments):
+        _, start, _, place, length, _ = arguments
+
+        def address(argument, row, column, kind):
+            array = context.make_array(signature.args[argument])(context, builder, arguments[argument])
+            item = cgutils.get_item_pointer(context, builder, signature.args[argument], array, [row, column])
+            return builder.bitcast(item, kind.as_pointer())
+
+        rows = [ir.Constant(number, row) for row in range(_ROWS)]
+        # Half a grey level, to round to the nearest.
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(pixel, [0.5] * 4)) for _ in rows]
+        with cgutils.for_range(builder, length) as loop:
+            weight = builder.load(address(2, place, loop.index, ir.FloatType()))
+            weight = builder.insert_element(ir.Constant(pixel, ir.Undefined), weight, ir.Constant(ir.IntType(32), 0))
+            weight = builder.shuffle_vector(weight, weight, ir.Constant(whole, [0] * 4))
+            column = builder.add(start, builder.mul(loop.index, ir.Constant(number, 3)))
+            for row, total in zip(rows, sums, strict=True):
+                source = builder.load(address(0, row, column, pixel), align=4)
+                product = builder.fmul(source, weight, flags=("contract",))
+                builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+        column = builder.mul(place, ir.Constant(number, 3))
+        for row, total in zip(rows, sums, strict=True):
+            levels = builder.trunc(builder.fptosi(builder.load(total), whole), octets)
+            builder.store(levels, address(5, row, column, octets), align=1)
+        return context.get_dummy_value()
+
+    return types.void(lines, types.int64, weights, types.int64, types.int64, out), generate
+
+
 @njit(
     "void(uint8[::1], int64, int64, int64, int64, int64, uint8[:, :, ::1])",
     nogil=True,
@@ -54,33 +95,25 @@ def crop_resize(image, image_width, top, left, height, width, crop):
     first_row, rows_used, row_weights = filter_weights(height, size)
     first_column, columns_used, column_weights = filter_weights(width, size)
     values, stride = 3 * width, 3 * image_width
-    line = np.empty(values, np.float32)
-    lines = np.empty(values * _ROWS, np.float32)  # value by value, each of all the rows
-    run = np.empty(_RUN, np.float32)
+    lines = np.zeros((_ROWS, values + 1), np.float32)
+    out = np.empty((_ROWS, 3 * size + 1), np.uint8)
     for block in range(0, size, _ROWS):
         rows = min(_ROWS, size - block)
         for r in range(rows):
-            y = block + r
+            y, line = block + r, lines[r]
             start = (top + first_row[y]) * stride + 3 * left
-            for tap in range(rows_used[y]):
-                weight = row_weights[y, tap]
-                source = image[start + tap * stride : start + tap * stride + values]
-                if tap == 0:
-                    for i in range(values):
-                        line[i] = weight * np.float32(source[i])
-                else:
-                    for i in range(values):
-                        line[i] += weight * np.float32(source[i])
+            # Two rows at once save writing the sum and reading it back; a single one counts again, with weight zero.
+            other = start + stride * min(1, rows_used[y] - 1)
+            one, two = image[start : start + values], image[other : other + values]
+            weight, weight_two = row_weights[y, 0], row_weights[y, 1]
             for i in range(values):
-                lines[i * _ROWS + r] = line[i]
+                line[i] = weight * np.float32(one[i]) + weight_two * np.float32(two[i])
+            for tap in range(2, rows_used[y]):
+                weight = row_weights[y, tap]
+                one = image[start + tap * stride : start + tap * stride + values]
+                for i in range(values):
+                    line[i] += weight * np.float32(one[i])
         for x in range(size):
-            run[:] = np.float32(0.5)  # half a grey level, to round to the nearest
-            for tap in range(columns_used[x]):
-                weight = column_weights[x, tap]
-                start = (first_column[x] + tap) * _RUN
-                source = lines[start : start + _RUN]
-                for i in range(_RUN):
-                    run[i] += weight * source[i]
-            for r in range(rows):
-                for channel in range(3):
-                    crop[block + r, x, channel] = np.uint8(run[channel * _ROWS + r])
+            _sum_columns(lines, 3 * first_column[x], column_weights, x, columns_used[x], out)  # pyright: ignore[reportCallIssue]
+        for r in range(rows):
+            crop[block + r].reshape(-1)[:] = out[r, : 3 * size]

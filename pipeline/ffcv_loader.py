@@ -1,4 +1,4 @@
-"""A `.beton` file and a plan → crops: FFCV's compiled decoder and resizer, driven by threads of our own."""
+"""A `.beton` file and a plan → crops: FFCV's compiled decoder and our resizer, driven by threads of our own."""
 
 import threading
 from collections import deque
@@ -188,7 +188,7 @@ class _Step:
     pixels: torch.Tensor = field(init=False)
     replaced: int = 0
     crops: Crops = field(init=False)
-    copied: torch.cuda.Event | None = None
+    copied: torch.Event | None = None
 
 
 class _Scratch(threading.local):

@@ -1,6 +1,7 @@
 """Records of a `.beton` file and crop boxes → crops, in one compiled call around FFCV's decoder.
 
-FFCV's resizer is left aside: `simsiam.pipeline.crop_resize` takes about half its time and is the reference's filter.
+FFCV's resizer (`cv::INTER_AREA`) is left aside: `simsiam.pipeline.crop_resize` takes a third of its time, 0.19 ms a
+crop of 224 pixels against 0.57, and is the reference's filter.
 """
 
 import ctypes

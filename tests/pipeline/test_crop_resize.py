@@ -40,6 +40,25 @@ def test_crop_is_within_a_grey_level_of_pillows(
     assert abs(difference.mean()) < 0.05
 
 
+def test_random_boxes_and_sizes_are_within_a_grey_level_of_pillows() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        image = rng.integers(0, 256, (*rng.integers(1, 400, 2), 3)).astype(np.uint8)
+        top, left = (int(rng.integers(0, side)) for side in image.shape[:2])
+        height, width = (int(rng.integers(1, room + 1)) for room in (image.shape[0] - top, image.shape[1] - left))
+        box, size = (top, left, height, width), int(rng.integers(1, 230))
+        difference = resized(image, box, size).astype(int) - reference(image, box, size)
+        assert abs(difference).max() <= 1, (image.shape, box, size)
+
+
+def test_nothing_is_written_outside_the_crop() -> None:
+    image = np.full((30, 40, 3), 255, np.uint8)
+    crops = np.full((3, 17, 17, 3), 7, np.uint8)
+    crop_resize(image.reshape(-1), 40, 2, 3, 25, 31, crops[1])
+    assert (crops[1] == 255).all()
+    assert (crops[[0, 2]] == 7).all()
+
+
 def test_nothing_outside_the_box_is_read() -> None:
     image = np.random.default_rng(2).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     box = (20, 30, 25, 35)

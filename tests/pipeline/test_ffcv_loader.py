@@ -67,6 +67,15 @@ def test_crops_are_the_references_but_for_the_decoder(pack, tmp_path: Path) -> N
     assert found.max() < 3
 
 
+def test_any_number_of_threads_gives_the_same_pixels(pack, tmp_path: Path) -> None:
+    source = pack(tmp_path / "photographs.beton", [jpeg(photograph(60 + 7 * n, 90 - 5 * n, n)) for n in range(9)])
+    one, five = (
+        torch.cat([crops.pixels for crops in FfcvLoader(plan(source, crop_size=50), CPU, threads).epoch(0)])
+        for threads in (1, 5)
+    )
+    assert torch.equal(one, five)
+
+
 def test_pixels_stored_raw_are_cropped_like_those_of_a_jpeg(pack, tmp_path: Path) -> None:
     pictures = [photograph(40 + 5 * number, 50, number) for number in range(4)]
     raw, packed = (
