@@ -82,10 +82,15 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _is_tar(file: Path) -> bool:
-    """Tell a tar by the mark of its first header (POSIX and GNU have it alike), a compressed one by its name."""
+    """Tell a tar by the mark of its first header (POSIX and GNU have it alike), an older or damaged one by its name.
+
+    What is compressed is taken for a tar, too, and refused as such.
+    """
+    from simsiam.pipeline.tar_index import unpacker
+
     with file.open("rb") as stream:
         head = stream.read(512)
-    return head[257:262] == b"ustar" or ".tar" in file.suffixes
+    return head[257:262] == b"ustar" or unpacker(head) is not None or file.suffix == ".tar"
 
 
 def _expand(pattern: str) -> list[Path]:

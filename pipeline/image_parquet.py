@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.folder_walk import PathList
 from simsiam.pipeline.scan import printable_path
 
 _ROWS = 16
 """Rows of images in memory at once, besides the pages of the file that hold them."""
+_MOST_CLASSES = 1 << 20  # as a .beton may have
 
 
 class _Columns(NamedTuple):
@@ -71,18 +73,18 @@ class ImageParquet:
                     rows = file.metadata.num_rows
                     groups += [(place, g, file.metadata.row_group(g).num_rows) for g in range(file.num_row_groups)]
                     table = file.read([column for column in (columns.label, f"{columns.image}.path") if column])
+                labels.append(_labels(table, columns, rows, path))
+                names += _names(table, columns.image, path, rows)
             # pyarrow's errors are ValueError and OSError, besides its own.
             except (OSError, ValueError) as error:
                 if isinstance(error, UsageError):
                     raise
                 raise UsageError(f"Can't read {path}: {error}; download or copy it again.") from None
-            labels.append(_labels(table, columns.label, rows))
-            names += _names(table, columns.image, path, rows)
         self.labels = np.concatenate(labels)
         highest = int(self.labels.max(initial=-1))
         self.classes = self._columns.classes or [str(label) for label in range(highest + 1)]
-        if not len(names) or self.labels.min() < -1 or highest >= len(self.classes) > 0:
-            raise UsageError(f"{files[0]} holds no image, or labels beyond its {len(self.classes)} classes.")
+        if not names:
+            raise UsageError(f"{files[0]} has no row; give files that hold images.")
         self._names = PathList(names)
         self._groups = groups
         self._ends = np.cumsum([rows for _, _, rows in groups])
@@ -116,7 +118,9 @@ class ImageParquet:
 
     def _rows(self, file: int, row_group: int) -> Iterator[Any]:
         column = self._columns.image
-        with _pyarrow_parquet().ParquetFile(self._files[file], buffer_size=1 << 20) as opened:
+        # Checksums are compared where the file has them.
+        options = {"buffer_size": 1 << 20, "page_checksum_verification": True}
+        with _pyarrow_parquet().ParquetFile(self._files[file], **options) as opened:
             for batch in opened.iter_batches(_ROWS, row_groups=[row_group], columns=[column], use_threads=False):
                 for row in batch.column(0):
                     yield row.as_py()
@@ -126,40 +130,68 @@ def _pyarrow_parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise UsageError("Reading parquet files needs pyarrow; install it with: pip install pyarrow.") from None
+        raise MissingError("Reading parquet files needs pyarrow; install it with: pip install pyarrow.") from None
     return pyarrow.parquet
 
 
 def _find_columns(schema: Any, path: Path) -> _Columns:
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
+    features = _features(schema, path)
     images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
     if not images:
-        images = [field.name for field in schema if _holds_bytes(field.type)]
+        images = [field.name for field in schema if _holds_images(field.type)]
     if len(images) != 1:
         raise UsageError(f"{path} has {len(images)} columns of images among {', '.join(schema.names)}; one is needed.")
     labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
     if len(labels) != 1:
-        labels = [name for name in ("label", "labels") if name in schema.names]
-    label = labels[0] if labels else None
-    return _Columns(images[0], label, list(features.get(label, {}).get("names") or []))
+        labels = [name for name in ("label", "labels") if name in schema.names][:1]
+    for name in (*images, *labels):
+        if schema.names.count(name) != 1:
+            raise UsageError(f"{path} has {schema.names.count(name)} columns {name}; one is needed.")
+        kind = schema.field(name).type
+        if name in images and not _holds_images(kind):
+            raise UsageError(f"The column {name} of {path} holds {kind}; a struct with the images' bytes is needed.")
+        if name in labels and not re.fullmatch(r"u?int\d+", str(kind)):
+            raise UsageError(f"The column {name} of {path} holds {kind}; make class numbers of it, or leave it out.")
+    if not labels:
+        return _Columns(images[0], None, [])
+    return _Columns(images[0], labels[0], list(features.get(labels[0], {}).get("names") or []))
 
 
-def _holds_bytes(kind: Any) -> bool:
+def _features(schema: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """Return what Hugging Face's `datasets` wrote about the columns; nothing where another program wrote the file."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    try:
+        features = metadata.get("info", {}).get("features", {}).items()
+    except AttributeError:
+        raise UsageError(
+            f"Can't read {path}: its metadata named huggingface isn't what that library writes; download it again."
+        ) from None
+    # A column of lists is described by a list.
+    return {name: feature for name, feature in features if isinstance(feature, dict)}
+
+
+def _holds_images(kind: Any) -> bool:
     """Tell whether a column of this type may hold encoded images: a struct with `bytes`, or bytes."""
-    names = [kind.field(i).name for i in range(kind.num_fields)]
-    return "bytes" in names or str(kind) in ("binary", "large_binary")
+    inner = [kind.field(i).type for i in range(kind.num_fields) if kind.field(i).name == "bytes"]
+    return str(inner[0] if inner else kind) in ("binary", "large_binary")
 
 
-def _labels(table: Any, label: str | None, rows: int) -> npt.NDArray[np.int64]:
-    if label is None:
+def _labels(table: Any, columns: _Columns, rows: int, path: Path) -> npt.NDArray[np.int64]:
+    if columns.label is None:
         return np.full(rows, -1, np.int64)
-    return np.array([-1 if value is None else value for value in table.column(label).to_pylist()], np.int64)
+    labels = [-1 if value is None else value for value in table.column(columns.label).to_pylist()]
+    limit = len(columns.classes) or _MOST_CLASSES
+    wrong = [label for label in labels if not -1 <= label < limit]
+    if wrong:
+        raise UsageError(
+            f"The column {columns.label} of {path} holds {wrong[0]}; classes are numbers below {limit}, or -1 for none."
+        )
+    return np.array(labels, np.int64)
 
 
 def _names(table: Any, image: str, path: Path, rows: int) -> list[bytes]:
     given = table.column(image).to_pylist() if image in table.column_names else [None] * rows
     return [
-        os.fsencode((row or {}).get("path") or f"{path.name}[{number}]").replace(b"\0", b"")
+        os.fsencode(str((row or {}).get("path") or f"{path.name}[{number}]")).replace(b"\0", b"")
         for number, row in enumerate(given)
     ]

@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import MissingError, UsageError
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 """Name of the kit, as a folder or with `.tar.gz`."""
@@ -33,7 +33,7 @@ def read_ground_truth(devkit: Path) -> GroundTruth:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise UsageError(
+        raise MissingError(
             "Reading meta.mat of ImageNet's devkit needs SciPy; install it with: pip install scipy."
         ) from None
     truth, synsets = _read_parts(devkit)

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,19 +9,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.folder_walk import IMAGE_ENDINGS, PathList
 from simsiam.pipeline.image_folder import classes_and_labels
 from simsiam.pipeline.imagenet_devkit import DEVKIT, read_ground_truth
 from simsiam.pipeline.scan import printable_path
 from simsiam.pipeline.tar_images import TarImages
 from simsiam.pipeline.tar_index import TarIndex, index_tar
+from simsiam.pipeline.webdataset_shards import read_samples
 from simsiam.pipeline.worker_pool import ordered_map
 
 _ENDINGS = tuple(f".{ending}".encode() for ending in IMAGE_ENDINGS)
 _VALIDATION = re.compile(rb"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG")
-_LONGEST_CLASS = 32  # bytes of a .cls file: a number
-_MOST_CLASSES = 1 << 20  # as a .beton may have
 
 
 class _Members(NamedTuple):
@@ -40,13 +38,14 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Callable[[int
 
     - Tars in a tar are ImageNet's training set: each is a class.
     - `ILSVRC2012_val_00000001.JPEG` and so on are its validation set: their classes come from `devkit`.
-    - Beside images, `KEY.cls` holds the class of `KEY.jpg` as a number, as in WebDataset; 0, 1, … are the classes.
+    - Beside images, `KEY.cls` holds the class of `KEY.jpg` as a number, as in WebDataset: `webdataset_shards` says
+      more.
     - Otherwise it is a folder in a tar: the folders of the first level, below those that all images share, are the
       classes.
 
     Raises UsageError when a tar is damaged, there is no image in them, or the devkit is missing.
     """
-    indices = _index_all([(tar, 0, None) for tar in tars], progress)
+    indices = _index_all([(tar, 0, None, "") for tar in tars], progress)
     if any(name.endswith(b".tar") for index in indices for name in index.names):
         tars, indices = _open_inner(tars, indices, progress)
     members = _join(indices)
@@ -56,10 +55,14 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Callable[[int
             f"There is no image in {tars[0]}; images are the files that end in {', '.join(IMAGE_ENDINGS)}."
         )
     names = [members.names[place] for place in images]
+    broken = members.broken
     if all(_VALIDATION.fullmatch(name) for name in names):
-        classes, labels = _validation_classes(names, tars[0], devkit, members.broken)
+        classes, labels = _validation_classes(names, tars[0], devkit)
     elif any(name.endswith(b".cls") for name in members.names):
-        classes, labels = _webdataset_classes(members, images, tars)
+        samples = read_samples(tars, members.names, members.tar_of, members.offsets, members.lengths, images)
+        images, classes, labels = samples.images, samples.classes, samples.labels
+        names = [members.names[place] for place in images]
+        broken = broken + samples.broken
     else:
         classes, labels = classes_and_labels(PathList(_below_shared_folder(names)))
     return TarImages(
@@ -70,14 +73,14 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Callable[[int
         PathList(names),
         labels,
         classes,
-        members.broken,
+        broken,
     )
 
 
 def _index_all(
-    parts: Sequence[tuple[Path, int, int | None]], progress: Callable[[int, int], None] | None
+    parts: Sequence[tuple[Path, int, int | None, str]], progress: Callable[[int, int], None] | None
 ) -> list[TarIndex]:
-    """List tars, each a part of a file, in processes where there are several."""
+    """List tars, each a file or a part of one, in processes where there are several."""
 
     def index(task: int) -> TarIndex | str:
         try:
@@ -109,7 +112,7 @@ def _open_inner(
         refused += index.refused
         for name, offset, length in zip(index.names, index.offsets.tolist(), index.lengths.tolist(), strict=True):
             if name.endswith(b".tar"):
-                places.append((tar, offset, offset + length))
+                places.append((tar, offset, offset + length, printable_path(name)))
                 folders.append(name.removesuffix(b".tar").rpartition(b"/")[2])
             elif name.lower().endswith(_ENDINGS):
                 refused.append((name, "an image beside tars of classes has no class"))
@@ -121,7 +124,7 @@ def _open_inner(
         for folder, index in zip(folders, _index_all(places, progress), strict=True)
     ]
     inner[0].refused[:0] = refused
-    return [tar for tar, _, _ in places], inner
+    return [tar for tar, *_ in places], inner
 
 
 def _join(indices: list[TarIndex]) -> _Members:
@@ -135,14 +138,12 @@ def _join(indices: list[TarIndex]) -> _Members:
     )
 
 
-def _validation_classes(
-    names: list[bytes], tar: Path, devkit: Path | None, broken: list[tuple[str, str]]
-) -> tuple[list[str], npt.NDArray[np.int64]]:
+def _validation_classes(names: list[bytes], tar: Path, devkit: Path | None) -> tuple[list[str], npt.NDArray[np.int64]]:
     if devkit is None:
         beside = (tar.with_name(f"{DEVKIT}.tar.gz"), tar.with_name(DEVKIT))
         devkit = next((kit for kit in beside if kit.exists()), None)
     if devkit is None:
-        raise UsageError(
+        raise MissingError(
             f"{tar} holds ImageNet's validation images, whose classes are in the development kit: put"
             f" {DEVKIT}.tar.gz beside it, or give it with --devkit."
         )
@@ -151,34 +152,6 @@ def _validation_classes(
     if max(numbers) > len(truth.labels) or min(numbers) < 1:
         raise UsageError(f"{tar} holds image {max(numbers)}, but {devkit} the classes of {len(truth.labels)}.")
     return truth.classes, np.array([truth.labels[number - 1] for number in numbers], np.int64)
-
-
-def _webdataset_classes(
-    members: _Members, images: npt.NDArray[np.int64], tars: Sequence[Path]
-) -> tuple[list[str], npt.NDArray[np.int64]]:
-    # A sample is what shares a shard and a name up to its first dot, the folder being part of the name.
-    label_of: dict[tuple[int, bytes], int] = {}
-    numbers = [place for place, name in enumerate(members.names) if name.endswith(b".cls")]
-    by_tar: dict[int, list[int]] = defaultdict(list)
-    for place in numbers:
-        by_tar[int(members.tar_of[place])].append(place)
-    for tar, places in by_tar.items():
-        with tars[tar].open("rb", buffering=0) as file:
-            for place in places:
-                file.seek(int(members.offsets[place]))
-                text = file.read(min(int(members.lengths[place]), _LONGEST_CLASS))
-                name = members.names[place]
-                if text.strip().isdigit() and int(text) < _MOST_CLASSES:
-                    label_of[tar, _key(name)] = int(text)
-                else:
-                    members.broken.append((printable_path(name), f"no class number, but {text!r}: its image has none"))
-    labels = [label_of.get((int(members.tar_of[place]), _key(members.names[place])), -1) for place in images]
-    return [str(label) for label in range(max(labels) + 1)], np.array(labels, np.int64)
-
-
-def _key(name: bytes) -> bytes:
-    folder, slash, file = name.rpartition(b"/")
-    return folder + slash + file.partition(b".")[0]
 
 
 def _below_shared_folder(names: list[bytes]) -> list[bytes]:

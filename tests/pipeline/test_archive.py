@@ -243,6 +243,9 @@ def test_a_folder_of_images_is_listed_like_an_image_folder_and_not_opened(tmp_pa
 def test_a_beton_is_told_by_its_content(tmp_path):
     convert(open_records(train_tar(tmp_path)), tmp_path / "o.beton", workers=1)
     assert contents(open_records(tmp_path / "o.beton"))[4][1:] == (1, jpeg(11))
+    # The name of the tar may stay in that of the file.
+    convert(open_records(tmp_path / "ILSVRC2012_img_train.tar"), tmp_path / "o.tar.beton", workers=1)
+    assert contents(open_records(tmp_path / "o.tar.beton"))[4][1:] == (1, jpeg(11))
 
 
 def test_without_scipy_the_way_out_is_named(tmp_path, monkeypatch):

@@ -119,8 +119,80 @@ def test_damage_in_the_middle_is_an_error_that_names_the_image(tmp_path):
         records.read(0)
 
 
+def test_a_changed_byte_is_told_by_the_files_checksums_where_it_has_them(tmp_path):
+    path = tmp_path / "a.parquet"
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"jpg": [jpeg(1)]}), path, write_page_checksum=True, **plain)
+    data = bytearray(path.read_bytes())
+    data[data.index(jpeg(1)) + 300] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="CRC"):
+        open_records(path).read(0)
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path):
+    images = [{"bytes": jpeg(1), "path": "marker.jpg"}]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": images}), path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(b"marker", b"mark\xd0r"))
+    with pytest.raises(UsageError, match=r"Can't read .* can't decode byte"):
+        open_records(path)
+
+
 def test_without_pyarrow_the_way_out_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "a.parquet", 1, 4)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UsageError, match="pip install pyarrow"):
         open_records(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (["ant", "bee"], "holds string; make class numbers of it"),
+        ([0.5, 1.5], "holds double"),
+        ([[0], [1]], "holds list"),
+        ([-2, 0], "holds -2; classes are numbers below 1048576"),
+        ([1 << 40, 0], "holds 1099511627776"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, reason):
+    pq.write_table(pa.table({"jpg": [jpeg(1), jpeg(2)], "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=reason):
+        open_records(tmp_path / "a.parquet")
+
+
+def test_a_class_without_a_name_is_refused_and_a_missing_one_is_none(tmp_path):
+    features = {**FEATURES, "label": {"_type": "ClassLabel", "names": ["ant", "bee"]}}
+    with pytest.raises(UsageError, match="holds 2; classes are numbers below 2"):
+        open_records(write(tmp_path / "a.parquet", 1, 4, **features))
+    pq.write_table(pa.table({"jpg": [jpeg(1)] * 3, "label": [None, -1, 1]}), tmp_path / "b.parquet")
+    assert open_records(tmp_path / "b.parquet").labels.tolist() == [-1, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        ({"picture": {"_type": "Image"}}, "has 0 columns picture"),
+        ({"id": {"_type": "Image"}}, "The column id of .* holds int64"),
+        ({"kind": {"_type": "ClassLabel", "names": ["a"]}}, "has 0 columns kind"),
+    ],
+)
+def test_metadata_that_contradicts_the_columns_is_refused(tmp_path, features, reason):
+    with pytest.raises(UsageError, match=reason):
+        open_records(write(tmp_path / "a.parquet", 1, 4, **features))
+
+
+def test_metadata_of_list_columns_is_no_hindrance_and_foreign_metadata_is_refused(tmp_path):
+    path = write(tmp_path / "a.parquet", 1, 4, **FEATURES, boxes=[{"dtype": "int64"}])
+    assert list(open_records(path).classes) == ["ant", "bee", "cat"]
+    table = pa.table({"jpg": [jpeg(1)]}).replace_schema_metadata({"huggingface": '{"info": []}'})
+    pq.write_table(table, path)
+    with pytest.raises(UsageError, match="its metadata named huggingface"):
+        open_records(path)
+
+
+def test_a_file_without_a_row_is_refused(tmp_path):
+    pq.write_table(pa.table({"jpg": [jpeg(1)]}).slice(0, 0), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="has no row"):
+        open_records(tmp_path / "a.parquet")

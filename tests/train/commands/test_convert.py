@@ -1,0 +1,67 @@
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam.pipeline.beton import Beton
+from simsiam.train.cli import run
+
+WNIDS = ["n01440764", "n01443537"]
+
+
+def jpeg(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40 + number, 30), (number * 9, 40, 90)).save(file, "JPEG", quality=70)
+    return file.getvalue()
+
+
+@pytest.fixture
+def validation_tar(tmp_path: Path) -> Path:
+    with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as tar:
+        for number in (1, 2, 3):
+            member = tarfile.TarInfo(f"ILSVRC2012_val_{number:08d}.JPEG")
+            member.size = len(jpeg(number))
+            tar.addfile(member, io.BytesIO(jpeg(number)))
+    return tmp_path / "ILSVRC2012_img_val.tar"
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Path:
+    scipy_io = pytest.importorskip("scipy.io", reason="SciPy isn't installed")
+    data = tmp_path / "kit" / "data"
+    data.mkdir(parents=True)
+    rows = np.array(
+        [(1, WNIDS[1], 0), (2, WNIDS[0], 0)], [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    )
+    scipy_io.savemat(data / "meta.mat", {"synsets": rows[:, None]})
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n1\n")
+    return tmp_path / "kit"
+
+
+def test_imagenets_validation_tar_with_the_devkit(validation_tar: Path, devkit: Path, tmp_path: Path) -> None:
+    out = tmp_path / "val.beton"
+    assert run(["convert", str(validation_tar), str(out), "--devkit", str(devkit), "--check", "full"]) == 0
+    beton = Beton(out)
+    assert [beton.read(index) for index in range(3)] == [jpeg(1), jpeg(2), jpeg(3)]
+    assert (list(beton.classes), beton.labels.tolist()) == (WNIDS, [1, 0, 1])
+
+
+def test_without_the_devkit_it_is_wrong_usage_that_names_the_option(
+    validation_tar: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "val.beton"
+    assert run(["convert", str(validation_tar), str(out)]) == 2
+    assert "give it with --devkit" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+def test_reencode_writes_other_bytes_of_the_same_size(validation_tar: Path, devkit: Path, tmp_path: Path) -> None:
+    out = tmp_path / "val.beton"
+    options = ["--devkit", str(devkit), "--reencode", "--quality", "95", "--workers", "1"]
+    assert run(["convert", str(validation_tar), str(out), *options]) == 0
+    beton = Beton(out)
+    assert all(beton.read(index) != jpeg(index + 1) for index in range(3))
+    assert beton.sizes.tolist() == [[30, 41], [30, 42], [30, 43]]
