@@ -3,7 +3,7 @@
 import os
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,10 +134,11 @@ class Beton:
         ):
             os.posix_fadvise(self._file, offset, length, os.POSIX_FADV_WILLNEED)
 
-    def damaged_pages(self) -> list[str]:
+    def damaged_pages(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Read the whole file and return a sentence for each piece that differs from the manifest's checksum.
 
-        Raises UsageError when the file has no manifest to compare with.
+        `progress` is called with the pieces compared and their number. Raises UsageError when the file has no manifest
+        to compare with.
         """
         if self._manifest is None:
             raise UsageError(f"{self.path} has no manifest with checksums beside it; decode its images instead.")
@@ -145,11 +146,17 @@ class Beton:
         for number, expected in enumerate(self._manifest.page_crc32):
             start = number * page_size
             end = min(start + page_size, self._manifest.file_bytes)
-            if zlib.crc32(read_exactly(self._file, end - start, start)) == expected:
-                continue
-            first, last = np.searchsorted(self._index.offsets, [start, end])
-            images = f", images {first} to {last - 1}" if last > first else ""
-            damaged.append(f"{self.path}: bytes {start} to {end - 1} differ from what was written{images}")
+            try:
+                whole = zlib.crc32(read_exactly(self._file, end - start, start)) == expected
+                fault = "differ from what was written"
+            except (EOFError, OSError) as error:
+                whole, fault = False, f"can't be read ({error})"
+            if not whole:
+                first, last = np.searchsorted(self._index.offsets, [start, end])
+                images = f", images {first} to {last - 1}" if last > first else ""
+                damaged.append(f"{self.path}: bytes {start} to {end - 1} {fault}{images}")
+            if progress:
+                progress(number + 1, len(self._manifest.page_crc32))
         return damaged
 
     def _record(self, index: int) -> bytes:

@@ -5,5 +5,9 @@ class UsageError(ValueError):
     """Something the user gave or asked for can't be used; the message names it and the way out. Exit code 2."""
 
 
+class MissingError(UsageError):
+    """A package or a companion file is missing; what the user gave may be in order. Exit code 2."""
+
+
 class RunError(RuntimeError):
     """Something broke on the way that no other input would have prevented for sure. Exit code 1."""

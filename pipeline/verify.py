@@ -3,17 +3,20 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from simsiam.pipeline.archive import open_records
 from simsiam.pipeline.beton import Beton, RawRecordError
 from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.records import Records
 from simsiam.pipeline.strict_decode import check_image
 from simsiam.pipeline.worker_pool import ordered_map
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and the total."""
 
 _BATCH = 16
 """Images for one message between processes."""
@@ -26,12 +29,25 @@ class Verification:
     path: Path
     images: int
     """Images decoded, or tried to."""
+    classes: int
     broken: list[tuple[str, str]]
-    """Name and reason of every broken image, and of every other thing that is wrong."""
-    checksums: bool
-    """Whether there was a manifest whose checksums every byte of the file was compared with."""
+    """Name and reason of every broken image, and of a file that can't be opened at all."""
+    damaged: list[str]
+    """A sentence for each page of a `.beton` that isn't as it was written: which bytes, and which images lie there."""
+    checksums: bool | None
+    """Whether every byte was compared with a manifest's checksums; None for a set that has none, such as a folder."""
     seconds: float
     """Wall time."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.broken and not self.damaged
+
+    @property
+    def images_per_second(self) -> float:
+        """Images by the wall time, in which a `.beton` is compared with its checksums, too."""
+        return self.images / self.seconds
 
 
 def verify(
@@ -39,15 +55,17 @@ def verify(
     *,
     devkit: Path | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    show: Callable[[str, str], AbstractContextManager[Progress | None]] = lambda _doing, _unit: nullcontext(),
 ) -> Verification:
     """Decode every image of a folder, a `.beton` or an archive, and compare a `.beton` with its manifest.
 
     Broken is what the reference decoder can't decode, what it decodes although the JPEG's data makes no sense at some
-    place, and a record of a `.beton` of another size than promised. A `.beton` that can't be opened at all is one
-    broken thing. `workers` processes do the work, by default one a CPU this process may use.
+    place, and a record of a `.beton` of another size than promised. A file that can't be opened at all is one
+    broken thing. `workers` processes decode, by default one a CPU this process may use. `show(doing, unit)` is entered
+    for each stage and gives what to call with the progress.
 
-    Raises UsageError when there is nothing at `path`; RunError naming the image in hand when a process dies.
+    Raises UsageError when there is nothing at `path`, or something else than the images is missing; RunError naming
+    the image in hand when a process dies.
     """
     started = time.perf_counter()
     path = Path(path).expanduser()
@@ -55,12 +73,27 @@ def verify(
     if workers < 1:
         raise UsageError(f"Verifying needs at least one worker process, not {workers}.")
     try:
-        images = open_records(path, devkit=devkit, progress=progress)
+        with show("Listing", "tars") as progress:
+            images = open_records(path, devkit=devkit, progress=progress)
     except UsageError as error:
-        if not path.is_file():
+        if isinstance(error, MissingError) or not path.is_file():
             raise
-        return Verification(path, 0, [(str(path), str(error))], False, time.perf_counter() - started)
-    broken = list(images.broken)
+        return Verification(path, 0, 0, [(str(path), str(error))], [], None, time.perf_counter() - started)
+    with show("Decoding", "images") as progress:
+        broken = [*images.broken, *_broken(images, workers, progress)]
+    checksums, damaged = None, []
+    if isinstance(images, Beton):
+        checksums = images.manifest is not None
+        if checksums:
+            with show("Comparing", "pages") as progress:
+                damaged = images.damaged_pages(progress)
+    seconds = time.perf_counter() - started
+    return Verification(path, len(images), len(images.classes), broken, damaged, checksums, seconds)
+
+
+def _broken(images: Records, workers: int, progress: Progress | None) -> list[tuple[str, str]]:
+    """Return name and reason of every image that is broken, in the order of the set."""
+    broken = []
     results = ordered_map(lambda index: _reason(images, index), len(images), workers, images.name, batch=_BATCH)
     with closing(results):
         for index, reason in enumerate(results):
@@ -68,22 +101,27 @@ def verify(
                 broken.append((images.name(index), reason))
             if progress:
                 progress(index + 1, len(images))
-    checksums = isinstance(images, Beton) and images.manifest is not None
-    if isinstance(images, Beton) and checksums:
-        broken += [(str(path), damage.removeprefix(f"{images.path}: ")) for damage in images.damaged_pages()]
-    return Verification(path, len(images), broken, checksums, time.perf_counter() - started)
+    return broken
 
 
 def _reason(images: Records, index: int) -> str | None:
     """Return why an image is broken, None when it isn't."""
     name = images.name(index)
     try:
-        size = check_image(images.read(index), name)
-        if isinstance(images, Beton) and size != tuple(images.sizes[index].tolist()):
-            promised = "×".join(str(side) for side in images.sizes[index].tolist())
-            return f"{size[0]}×{size[1]} pixels where the file promises {promised}"
-    except RawRecordError:
-        return None  # pixels are what they are; the checksums tell whether they changed
+        if not isinstance(images, Beton):
+            check_image(images.read(index), name)
+            return None
+        try:
+            height, width = check_image(images.read(index), name)
+        except RawRecordError:
+            # Any byte is a pixel: only their number can be wrong, and only the checksums tell whether they changed.
+            height, width, _ = images.decode(index).shape
     except ImageError as error:
         return str(error).removeprefix(f"{name}: ")
+    except OSError as error:
+        # A disk that fails at one place: the images behind it are to be looked at all the same.
+        return error.strerror or str(error)
+    promised_height, promised_width = images.sizes[index].tolist()
+    if (height, width) != (promised_height, promised_width):
+        return f"{height}×{width} pixels where the file promises {promised_height}×{promised_width}"
     return None

@@ -1,6 +1,6 @@
-"""Images and an augmentation → a contact sheet: originals, crops and views side by side."""
+"""Images, an augmentation and backends → a contact sheet: originals, each backend's crops and views side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,14 @@ from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loader import Backend, open_loader
+from simsiam.pipeline.loader import Backend, Crops, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source
 
 _GAP = 6
 _HEADER = 18
 _SMALLEST_TILE = 96  # pixels; smaller views are enlarged by a whole factor, pixel by pixel
-_COLUMNS = ("original", "crop 1", "crop 2", "view 1", "view 2")
+_PICTURES = ("crop 1", "crop 2", "view 1", "view 2")
 
 
 def preview(
@@ -30,23 +30,49 @@ def preview(
     count: int = 8,
     seed: int = 0,
     epoch: int = 0,
-    backend: Backend = "torch",
+    backends: Sequence[Backend] = ("auto",),
     device: torch.device | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a PNG with one row an image: the original with its two boxes, the two crops, the two augmented views.
 
     These are the very crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
-    Raises UsageError when `count` is below 1 or larger than the source.
+    Several backends execute the same draws, and what they make of one crop or view stands side by side. `progress` is
+    called with (done, total) images by a backend that reads them all first.
+    Raises UsageError when `count` is below 1 or larger than the source, or no backend is named.
     """
     device = device or torch.device("cpu")
     if not 1 <= count <= len(source):
         raise UsageError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
+    if not backends:
+        raise UsageError("No backend is named; give one or several, as in: --backend torch,ffcv.")
     plan = CropPlan(source, augmentation, size, count, seed)
-    loader = open_loader(backend, plan, device, workers=0)
+    chosen: list[Backend] = [choose_backend(plan, device)[0] if name == "auto" else name for name in backends]
+    names = list(dict.fromkeys(chosen))
+    by_backend = [_crops_and_views(_first_crops(name, plan, epoch, device, progress)) for name in names]
+    index = plan.indices(epoch, 0)
+    boxes = plan.draws(epoch, index).crop.tolist()
+    rows = []
+    for row in range(count):
+        original = _with_boxes(source.decode(int(index[row])), boxes[row], size)
+        rows.append([original, *(pictures[row, k] for k in range(len(_PICTURES)) for pictures in by_backend)])
+    titles = ["original", *(f"{picture} {name}" for picture in _PICTURES for name in names)]
+    return _write_sheet(titles, rows, size, out)
+
+
+def _first_crops(
+    backend: Backend, plan: CropPlan, epoch: int, device: torch.device, progress: Callable[[int, int], None] | None
+) -> Crops:
+    """Return one backend's first step of an epoch."""
+    loader = open_loader(backend, plan, device, workers=0, progress=progress)
     try:
-        crops = next(iter(loader.epoch(epoch)))
+        return next(iter(loader.epoch(epoch)))
     finally:
         loader.close()
+
+
+def _crops_and_views(crops: Crops) -> np.ndarray:
+    """Return both crops and both augmented views of every image, uint8 (N, 4, S, S, 3)."""
     draws = crops.draws
     views = augment_views(
         crops.pixels,
@@ -59,13 +85,9 @@ def preview(
         mean=(0, 0, 0),
         std=(1, 1, 1),
     )
-    pictures = (views.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu().numpy()
-    rows = []
-    for row, index in enumerate(crops.index.tolist()):
-        original = _with_boxes(source.decode(index), draws.crop[row].tolist(), size)
-        cut = crops.pixels[row].cpu().numpy()
-        rows.append([original, cut[0], cut[1], pictures[row], pictures[row + count]])
-    return _write_sheet(rows, size, out)
+    views = (views.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte()
+    # All first views come before all second ones.
+    return torch.cat([crops.pixels, torch.stack(views.chunk(2), dim=1)], dim=1).cpu().numpy()
 
 
 def _with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[int]], size: int) -> np.ndarray:
@@ -85,12 +107,12 @@ def _with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[int]], size: int) -
     return np.asarray(square)
 
 
-def _write_sheet(rows: Sequence[Sequence[np.ndarray]], size: int, out: Path) -> Path:
+def _write_sheet(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], size: int, out: Path) -> Path:
     factor = -(-_SMALLEST_TILE // size)
     pitch = size * factor + _GAP
-    sheet = Image.new("RGB", (len(_COLUMNS) * pitch + _GAP, len(rows) * pitch + _GAP + _HEADER), "white")
+    sheet = Image.new("RGB", (len(titles) * pitch + _GAP, len(rows) * pitch + _GAP + _HEADER), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(_COLUMNS):
+    for column, title in enumerate(titles):
         draw.text((_GAP + column * pitch, 3), title, fill="black")
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):

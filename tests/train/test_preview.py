@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,9 +8,10 @@ from PIL import Image
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.draw import Augmentation
-from simsiam.pipeline.loader import open_loader
+from simsiam.pipeline.loader import Backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
+from simsiam.train.commands.preview import run
 from simsiam.train.preview import preview
 
 GAP, HEADER, SIZE, COUNT = 6, 18, 32, 5
@@ -29,7 +31,9 @@ def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
 def sheet(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     out = tmp_path_factory.mktemp("preview") / "new" / "grid.png"
     source = open_source(tiny_images / "train")
-    written = preview(source, out, augmentation=AUGMENTATION, size=SIZE, count=COUNT, seed=3, epoch=2, backend="torch")
+    written = preview(
+        source, out, augmentation=AUGMENTATION, size=SIZE, count=COUNT, seed=3, epoch=2, backends=["torch"]
+    )
     assert written == out and [path.name for path in out.parent.iterdir()] == ["grid.png"]
     with Image.open(out) as image:
         assert image.format == "PNG"
@@ -81,3 +85,55 @@ def test_beton_is_previewed_like_its_folder(tiny_images: Path, tmp_path: Path) -
     convert(open_source(tiny_images / "test"), tmp_path / "test.beton", workers=1)
     out = preview(open_source(tmp_path / "test.beton"), tmp_path / "p.png", augmentation=AUGMENTATION, size=16, count=3)
     assert out.stat().st_size > 0
+
+
+def test_backends_stand_side_by_side_with_the_same_draws(tiny_images: Path, tmp_path: Path) -> None:
+    source = open_source(tiny_images / "train")
+    facts: dict[str, Any] = {"augmentation": AUGMENTATION, "size": SIZE, "count": 3, "seed": 1, "epoch": 1}
+    choices: dict[str, list[Backend]] = {"a": ["torch"], "b": ["resident"], "both": ["torch", "resident"]}
+    sheets = {}
+    for name, backends in choices.items():
+        with Image.open(preview(source, tmp_path / f"{name}.png", backends=backends, **facts)) as image:
+            sheets[name] = np.asarray(image)
+    assert sheets["both"].shape[1] == GAP + 9 * (TILE + GAP)
+    for row in range(3):
+        assert np.array_equal(cell(sheets["both"], row, 0), cell(sheets["a"], row, 0))
+        for picture in range(4):
+            torch_cell, resident_cell = (cell(sheets[name], row, 1 + picture) for name in "ab")
+            assert np.array_equal(cell(sheets["both"], row, 1 + 2 * picture), torch_cell)
+            assert np.array_equal(cell(sheets["both"], row, 2 + 2 * picture), resident_cell)
+            assert abs(torch_cell.astype(int) - resident_cell).mean() < 4
+
+
+def test_auto_is_the_backend_that_pretrain_would_take(tiny_images: Path, tmp_path: Path) -> None:
+    choices: dict[str, list[Backend]] = {"a": ["auto"], "b": ["resident"], "c": ["resident", "auto"]}
+    source = open_source(tiny_images / "train")
+    for name, backends in choices.items():
+        preview(source, tmp_path / name, augmentation=AUGMENTATION, size=SIZE, count=2, backends=backends)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_progress_is_that_of_the_backend_that_reads_everything(tiny_images: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    facts: dict[str, Any] = {"augmentation": AUGMENTATION, "size": SIZE, "count": 2, "backends": ["resident"]}
+    preview(open_source(tiny_images / "train"), tmp_path / "p", progress=lambda *call: calls.append(call), **facts)
+    assert calls[-1] == (48, 48)
+
+
+def test_no_backend_is_refused(tiny_images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No backend is named"):
+        preview(open_source(tiny_images / "train"), tmp_path / "p.png", augmentation=AUGMENTATION, backends=[])
+
+
+@pytest.mark.parametrize("given", ["torch,resident", "torch resident"])
+def test_command_takes_several_backends(tiny_images: Path, tmp_path: Path, given: str) -> None:
+    out = tmp_path / "p.png"
+    options = f"--size 32 --count 2 --out {out} --backend {given}"
+    assert run([str(tiny_images / "train"), *options.split()], "simsiam preview") == 0
+    with Image.open(out) as image:
+        assert image.width == GAP + 9 * (TILE + GAP)
+
+
+def test_command_refuses_an_unknown_backend(tiny_images: Path) -> None:
+    with pytest.raises(ValueError, match=r"--backend is one of auto, torch, .*, not torch,fcv"):
+        run([str(tiny_images / "train"), "--backend", "torch,fcv"], "simsiam preview")

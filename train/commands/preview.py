@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import tyro
+from rich.console import Console
 
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.loader import Backend
 from simsiam.train.arguments import call
 from simsiam.train.commands.output_file import check_ending
+from simsiam.train.console import show_progress
 
 _REFERENCE_AUGMENTATION = Augmentation()
+_BACKENDS = frozenset(get_args(Backend))
 
 
 def preview(
@@ -20,7 +24,7 @@ def preview(
     count: int = 8,
     seed: int = 0,
     epoch: int = 0,
-    backend: Backend = "torch",
+    backend: tuple[Backend, ...] = ("auto",),
     augmentation: Augmentation = _REFERENCE_AUGMENTATION,
 ) -> None:
     """Draw originals, crops and augmented views side by side: what the encoder will be shown.
@@ -32,26 +36,34 @@ def preview(
         count: Images on the sheet.
         seed: Seed of order and augmentation, as of `pretrain`.
         epoch: Epoch whose views are drawn.
-        backend: What decodes and crops.
+        backend: What decodes and crops; of several, as in torch,ffcv, the same draws are shown side by side.
         augmentation: Distributions the views are drawn from.
     """
     from simsiam.pipeline.source import open_source
     from simsiam.train.preview import preview
 
     check_ending(out, ".png")
-    written = preview(
-        open_source(path),
-        out,
-        augmentation=augmentation,
-        size=size,
-        count=count,
-        seed=seed,
-        epoch=epoch,
-        backend=backend,
-    )
+    with show_progress(Console(), "Decoding", "images") as progress:
+        written = preview(
+            open_source(path),
+            out,
+            augmentation=augmentation,
+            size=size,
+            count=count,
+            seed=seed,
+            epoch=epoch,
+            backends=backend,
+            progress=progress,
+        )
     print(written)
 
 
 def run(arguments: Sequence[str], prog: str) -> int:
     """Read the options from the command line and do it; returns the exit code."""
-    return call(preview, arguments, prog)
+    return call(preview, [part for argument in arguments for part in _backends(argument)], prog)
+
+
+def _backends(argument: str) -> Sequence[str]:
+    """Return the names of backends joined by commas, or the argument as it is."""
+    names = argument.split(",")
+    return names if _BACKENDS.issuperset(names) else [argument]

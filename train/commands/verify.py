@@ -2,15 +2,26 @@
 
 import json as json_format
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
+from simsiam.pipeline.errors import UsageError
 from simsiam.train.arguments import call
 from simsiam.train.console import show_progress
 from simsiam.train.exit_codes import DONE, FAILED
+
+if TYPE_CHECKING:  # --help must not pay for what decodes
+    from simsiam.pipeline.verify import Verification
+
+_CHECKSUMS = {
+    None: "",
+    True: "every byte was compared with the manifest's checksums",
+    False: "there is no manifest beside it, so that no checksum was compared",
+}
 
 
 def verify(
@@ -30,28 +41,49 @@ def verify(
     from simsiam.pipeline.atomic_write import write_text_atomically
     from simsiam.pipeline.verify import verify
 
+    if json and not json.parent.is_dir():
+        raise UsageError(f"There is no folder {json.parent} to write {json.name} into; make it, or choose another.")
     console = Console()
-    with show_progress(console, "Decoding", "images") as progress:
-        found = verify(path, devkit=devkit, workers=workers, progress=progress)
-    for name, reason in found.broken:
-        console.print(f"broken: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    checked = ", every byte compared with the manifest's checksums" if found.checksums else ""
-    console.print(
-        f"{found.images:,} images decoded in {found.seconds:.1f} s{checked}: {len(found.broken):,} broken",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    found = verify(path, devkit=devkit, workers=workers, show=partial(show_progress, console))
+    lines = [f"broken: {name}: {reason}" for name, reason in found.broken]
+    lines += [f"damaged: {damage}" for damage in found.damaged]
+    for line in [*lines, _summary(found)]:
+        console.print(_on_one_line(line), highlight=False, markup=False, soft_wrap=True)
     if json:
-        document = {
-            "path": str(found.path),
-            "images": found.images,
-            "checksums": found.checksums,
-            "broken": [{"name": name, "reason": reason} for name, reason in found.broken],
-            "seconds": round(found.seconds, 3),
-        }
-        write_text_atomically(json, json_format.dumps(document, indent=1) + "\n")
-    return FAILED if found.broken else DONE
+        write_text_atomically(json, json_format.dumps(_document(found), indent=1) + "\n")
+    return DONE if found.whole else FAILED
+
+
+def _on_one_line(text: str) -> str:
+    """Escape what can't be printed: a file may be called by a newline, or by what drives a terminal."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _summary(found: "Verification") -> str:
+    return "; ".join(
+        part
+        for part in (
+            f"{found.images:,} images in {found.classes:,} classes, {found.seconds:.1f} s"
+            f" ({found.images_per_second:,.0f} images/s): {len(found.broken):,} broken",
+            f"{len(found.damaged):,} damaged pages" if found.damaged else "",
+            _CHECKSUMS[found.checksums],
+        )
+        if part
+    )
+
+
+def _document(found: "Verification") -> dict[str, object]:
+    return {
+        "path": str(found.path),
+        "whole": found.whole,
+        "images": found.images,
+        "classes": found.classes,
+        "broken": [{"name": name, "reason": reason} for name, reason in found.broken],
+        "damaged": found.damaged,
+        "checksums": found.checksums,
+        "seconds": round(found.seconds, 3),
+        "images_per_second": round(found.images_per_second, 1),
+    }
 
 
 def run(arguments: Sequence[str], prog: str) -> int:
