@@ -1,7 +1,8 @@
-"""State of a run ↔ files: atomic to write, safe to load, newest valid one first."""
+"""State of a run ↔ files: atomic to write, checked and safe to load, newest valid one first."""
 
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ import torch
 from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.errors import UsageError
 
+FORMAT = 2
+"""Number of the layout of a state; to be raised when an older one can't be gone on from."""
+
 _NAME = re.compile(r"step-(\d{9})\.pt")
+
+
+class DamagedCheckpoint(UsageError):
+    """The file is cut, has changed since it was written, or can't be read."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -18,15 +26,21 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.pt"
 
 
-def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int) -> Path:
-    """Write `state` so that a file under its final name is always whole, then delete all but the newest `keep`."""
+def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int, keep_every_steps: int = 0) -> Path:
+    """Write `state` so that a file under its final name is always whole, then delete old ones.
+
+    What stays are the newest `keep`, and those of every multiple of `keep_every_steps` steps (0: none).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(folder, step)
     with open_atomically(path) as file:
-        torch.save(state, file)
+        torch.save({"format": FORMAT, **state}, file)
     killed_while_writing = folder.glob("step-*.part")
-    for old in [*list_checkpoints(folder)[keep:], *killed_while_writing]:
-        old.unlink(missing_ok=True)
+    old = [
+        path for path in list_checkpoints(folder)[keep:] if not keep_every_steps or _step_of(path) % keep_every_steps
+    ]
+    for leftover in [*old, *killed_while_writing]:
+        leftover.unlink(missing_ok=True)
     return path
 
 
@@ -36,26 +50,58 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU without running any code in it. Raises UsageError when it is damaged or foreign."""
+    """Load a checkpoint to the CPU without running any code in it.
+
+    Raises DamagedCheckpoint, or UsageError when the file is foreign or of another version of simsiam.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        record = _damaged_record(path)
+        state = torch.load(path, map_location="cpu", weights_only=True) if record is None else None
     except OSError as error:
-        raise UsageError(
+        raise DamagedCheckpoint(
             f"The checkpoint {path} can't be read: {error.strerror}; give auto, never, a run folder or a .pt file."
         ) from None
     except Exception as error:  # a cut or overwritten zip raises whatever its reader stumbles over
         first_line = str(error).partition("\n")[0]
-        raise UsageError(f"The checkpoint {path} is damaged or no checkpoint: {first_line}") from None
+        raise DamagedCheckpoint(f"The checkpoint {path} is damaged or no checkpoint: {first_line}") from None
+    if record is not None:
+        raise DamagedCheckpoint(f"The checkpoint {path} is damaged: {record} has changed since it was written.")
     if not isinstance(state, dict) or not {"model", "config", "step"} <= state.keys():
         raise UsageError(f"{path} is no checkpoint of simsiam; give one from a run's checkpoints folder.")
+    if state.get("format") != FORMAT:
+        raise UsageError(
+            f"The checkpoint {path} has format {state.get('format')}, and this version of simsiam reads {FORMAT}:"
+            " use the version that wrote it, or give another --run-dir to start anew."
+        )
     return state
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Load the newest valid checkpoint, with a warning for every newer one that isn't; None if there is none."""
-    for path in list_checkpoints(folder):
+    """Load the newest valid checkpoint, with a warning for every newer damaged one; None if the folder has none.
+
+    Raises UsageError when all are damaged, or when the newest whole one is of another version of simsiam.
+    """
+    checkpoints = list_checkpoints(folder)
+    for path in checkpoints:
         try:
             return path, load_checkpoint(path)
-        except ValueError as error:
+        except DamagedCheckpoint as error:
             warnings.warn(f"{error} Going back to the one before.", stacklevel=2)
+    if checkpoints:
+        raise UsageError(f"No checkpoint in {folder} is whole; give another --run-dir to start anew.")
     return None
+
+
+def _damaged_record(path: Path) -> str | None:
+    """Compare each record with the CRC-32 that PyTorch writes beside it, but does not look at when it loads.
+
+    Returns the name of the first that differs. A file that is no zip has none: torch.load knows what to say about it.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))

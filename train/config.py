@@ -142,16 +142,51 @@ class CheckpointConfig:
     """Epochs between two checkpoints."""
     every_steps: int = 0
     """Steps between two checkpoints inside an epoch; 0: none."""
+    every_minutes: float = 30.0
+    """Save, too, when the last checkpoint is so many minutes old; 0: whatever its age."""
     keep: int = 3
     """Newest checkpoints that are kept; older ones are deleted."""
+    keep_every_epochs: int = 0
+    """Keep the checkpoint of every so many epochs, however old; 0: none."""
 
     def __post_init__(self) -> None:
         if self.every_epochs < 1 or self.every_steps < 0:
             raise UsageError("checkpoint.every_epochs must be 1 or more, checkpoint.every_steps 0 or more.")
+        if not self.every_minutes >= 0:
+            raise UsageError(f"checkpoint.every_minutes is {self.every_minutes}; give 0 or more.")
         if self.keep < 2:
             raise UsageError(
                 f"checkpoint.keep is {self.keep}; give 2 or more, since the newest may be damaged by a crash."
             )
+        if self.keep_every_epochs < 0 or self.keep_every_epochs % self.every_epochs:
+            raise UsageError(
+                f"checkpoint.keep_every_epochs is {self.keep_every_epochs};"
+                f" give 0 or a multiple of checkpoint.every_epochs, {self.every_epochs}."
+            )
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """What to do when the training goes wrong."""
+
+    on_nonfinite: Literal["skip", "stop"] = "skip"
+    """A step whose gradient is not finite changes no weight; `skip` counts it and goes on, `stop` ends the run."""
+    on_collapse: Literal["warn", "stop", "ignore"] = "warn"
+    """What to do when all images look the same to the encoder for `collapse_steps` steps."""
+    collapse_std: float = 0.2
+    """The output has collapsed when its spread is below this share of 1/√d (arXiv 2011.10566, figure 2: 0) …"""
+    collapse_loss: float = -0.999
+    """… or the loss below this: −1 is reached when both views of each image give the same output."""
+    collapse_steps: int = 500
+    """Steps that it must stay so, without a better line of metrics.jsonl between."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.collapse_std <= 1:
+            raise UsageError(f"health.collapse_std is {self.collapse_std}; give a share of 1/√d from 0 to 1.")
+        if not -1 <= self.collapse_loss <= 0:
+            raise UsageError(f"health.collapse_loss is {self.collapse_loss}; give a loss from -1 to 0.")
+        if self.collapse_steps < 1:
+            raise UsageError(f"health.collapse_steps is {self.collapse_steps}; give 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -185,6 +220,7 @@ class PretrainConfig:
     knn: KnnConfig = field(default_factory=KnnConfig)
     log: LogConfig = field(default_factory=LogConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         if self.epochs < 1:

@@ -16,7 +16,7 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """Remembers the first SIGINT or SIGTERM in `received`; a second one acts at once, as if we were not here."""
+    """Remembers the first SIGINT or SIGTERM in `received`; a second one of either ends the process at once."""
 
     received: int | None = None
 
@@ -30,4 +30,5 @@ class StopSignals:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, signal.SIG_DFL)
+        for either in self._before:
+            signal.signal(either, signal.SIG_DFL)

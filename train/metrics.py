@@ -86,21 +86,20 @@ class StepWindow:
     """Sums over the steps since the last record; loss and spread stay on the device until they are asked for."""
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, device=device)
-        """Of the loss and of the spread."""
-        self._steps = 0
+        self.sums = torch.zeros(3, device=device)
+        """Of the loss, of the spread, and of 1, over the steps where both are finite."""
         self._restart_clock()
 
     def add(self, output: StepOutput, wait_seconds: float) -> None:
         """Count one step and the time that it waited for its crops."""
-        self.sums += torch.stack(output)
-        self._steps += 1
+        values = torch.stack([*output, torch.ones_like(output.loss)])
+        self.sums += torch.where(values.isfinite().all(), values, 0.0)
         self._timed_steps += 1
         self._wait_seconds += wait_seconds
 
     def means(self, images_per_step: int, views: int = 2) -> Record:
-        """Return means over the window so far. This waits for the device."""
-        loss, spread = (self.sums / self._steps).tolist()
+        """Return means over the window so far; NaN where nothing was finite. This waits for the device."""
+        loss, spread, _ = (self.sums / self.sums[2]).tolist()
         seconds = time.perf_counter() - self._started
         images_per_second = self._timed_steps * images_per_step / seconds
         return {
@@ -114,7 +113,6 @@ class StepWindow:
     def restart(self) -> None:
         """Start a new window."""
         self.sums.zero_()
-        self._steps = 0
         self._restart_clock()
 
     def pause(self) -> "_Pause":
@@ -123,12 +121,11 @@ class StepWindow:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, so that a resumed run writes the very same means."""
-        return {"sums": self.sums.cpu(), "steps": self._steps}
+        return {"sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the sums of a saved run; the clock starts now."""
         self.sums.copy_(state["sums"])
-        self._steps = state["steps"]
         self._restart_clock()
 
     def _restart_clock(self) -> None:

@@ -22,13 +22,14 @@ from simsiam.train.distributed import World, join_world, was_restarted
 from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.interruption import Interrupted, StopSignals
+from simsiam.train.memory_estimate import explain_out_of_memory
 from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
-from simsiam.train.plots import plot_runs
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
-from simsiam.train.run_folder import open_run_folder, resumed_after_failure
+from simsiam.train.run_folder import describe_images, open_run_folder, resumed_after_failure
+from simsiam.train.run_report import report_run
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.step import train_step
-from simsiam.train.training_run import VIEWS, TrainingRun
+from simsiam.train.training_run import SAVE, VIEWS, TrainingRun
 
 
 def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) -> dict[str, Any]:
@@ -75,14 +76,17 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
     )
     monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
     with ExitStack() as held:
-        folder = world.from_first(lambda: held.enter_context(open_run_folder(config, default_run_dir)))
-        run = TrainingRun(config, plan, folder, arithmetic.device, world)
+        folder = world.from_first(
+            lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source)))
+        )
+        run = held.enter_context(closing(TrainingRun(config, plan, folder, arithmetic.device, world)))
         _announce(console, run, source, arithmetic)
         with (
             closing(_open_loader(config, plan, arithmetic.device, workers, console)) as loader,
             closing(_open_log(config, run, world)) as log,
             TrainingConsole(console, run.step, run.last_step) as live,
             StopSignals() as signals,
+            explain_out_of_memory(run.model, config.batch_size, world.size),
         ):
             _measure_knn_if_due(run, monitor, log, live)  # also where a run was killed between saving and measuring
             run.model.train()
@@ -98,11 +102,14 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                         log.write(record)
                         live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     # A signal lets the running step finish; a kill costs at most the steps since the last save.
-                    stop_signal = world.agree(signals.received or 0)
-                    if run.due_to_save() or stop_signal:
-                        run.save()  # waits for the device and the disk
-                    if stop_signal:
-                        raise Interrupted(stop_signal, folder.path)
+                    request = world.agree(signals.received or run.ask_to_save())
+                    stop = request > SAVE
+                    if run.due_to_save() or request:
+                        run.save(wait=run.done or stop)  # waits for the device, and for the disk at the end
+                    if stop:
+                        if world.first:
+                            report_run(folder.path, source, config)
+                        raise Interrupted(request, folder.path)
                     if run.done:
                         break
                 _measure_knn_if_due(run, monitor, log, live)
@@ -110,7 +117,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             return {}
         summary = summarize(read_metrics(folder.path))
         write_text_atomically(folder.path / "summary.json", json.dumps(summary, indent=2) + "\n")
-        plot_runs([folder.path], folder.path / "plots" / "curves.png")
+        report_run(folder.path, source, config)
     return summary
 
 

@@ -13,6 +13,8 @@ import yaml
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.fingerprint import fingerprint
+from simsiam.pipeline.source import Source
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
 from simsiam.train.environment import describe_environment
@@ -26,6 +28,8 @@ class RunFolder(NamedTuple):
     state: dict[str, Any] | None
     """The checkpoint to go on from, or None for a new run."""
     resumed_from: Path | None
+    images: dict[str, Any]
+    """The images of the run; see `describe_images`."""
 
     @property
     def checkpoints(self) -> Path:
@@ -33,18 +37,23 @@ class RunFolder(NamedTuple):
         return self.path / "checkpoints"
 
 
+def describe_images(source: Source) -> dict[str, Any]:
+    """Return number and fingerprint of the images: what a checkpoint remembers of them."""
+    return {"count": len(source), "fingerprint": fingerprint(source)}
+
+
 @contextmanager
-def open_run_folder(config: PretrainConfig, default: Path) -> Iterator[RunFolder]:
+def open_run_folder(config: PretrainConfig, default: Path, images: dict[str, Any]) -> Iterator[RunFolder]:
     """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
 
-    Raises UsageError when another process trains in it, when it holds another run, or when the checkpoint was made
-    with other settings; then nothing is written.
+    `images` are those to train on, from `describe_images`. Raises UsageError when another process trains in it, when
+    it holds another run, or when the checkpoint was made with other settings or images; then nothing is written.
     """
     path = config.run_dir or default
     # Held before the checkpoints are looked at, or the other process might write one more.
     lock = _lock(path) if (path / _LOCK).exists() else None
     try:
-        state, resumed_from = _find_state(config, path)
+        state, resumed_from = _find_state(config, path, images)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = lock or _lock(path)
@@ -55,7 +64,7 @@ def open_run_folder(config: PretrainConfig, default: Path) -> Iterator[RunFolder
             raise UsageError(
                 f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir."
             ) from None
-        yield RunFolder(path, state, resumed_from)
+        yield RunFolder(path, state, resumed_from, images)
     finally:
         if lock:
             lock.close()
@@ -93,7 +102,9 @@ def _lock(path: Path) -> TextIO:
     return file
 
 
-def _find_state(config: PretrainConfig, path: Path) -> tuple[dict[str, Any] | None, Path | None]:
+def _find_state(
+    config: PretrainConfig, path: Path, images: dict[str, Any]
+) -> tuple[dict[str, Any] | None, Path | None]:
     """Return the checkpoint to go on from, and where it lies."""
     path_in_use = bool(read_metrics(path) or list_checkpoints(path / "checkpoints"))
     state, resumed_from = None, None
@@ -118,4 +129,17 @@ def _find_state(config: PretrainConfig, path: Path) -> tuple[dict[str, Any] | No
                 f"The run in {path} was started with other settings ({'; '.join(differences)}):"
                 " give the same ones to go on, or another --run-dir to start anew."
             )
+        _refuse_other_images(state["images"], images, config, path)
     return state, resumed_from
+
+
+def _refuse_other_images(was: dict[str, Any], now: dict[str, Any], config: PretrainConfig, path: Path) -> None:
+    if was == now:
+        return
+    difference = f"{config.data.path} has {now['count']:,}"
+    if was["count"] == now["count"]:
+        difference = f"{config.data.path} has as many, but with other names, classes or sizes"
+    raise UsageError(
+        f"The run in {path} was started on {was['count']:,} images, and {difference}:"
+        " give the same images to go on, or another --run-dir to start anew."
+    )

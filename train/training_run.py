@@ -1,6 +1,7 @@
 """Configuration, images and run folder → a run: all that changes from step to step, and how it is saved and resumed."""
 
 import math
+import time
 from collections.abc import Callable
 
 import torch
@@ -8,17 +9,19 @@ import torch
 from simsiam.model.batch_norm import share_statistics
 from simsiam.model.resnet import resnet
 from simsiam.model.simsiam import SimSiam
-from simsiam.pipeline.errors import RunError, UsageError
-from simsiam.pipeline.fingerprint import fingerprint
+from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
-from simsiam.train.checkpoint import save_checkpoint
+from simsiam.train.checkpoint_writer import CheckpointWriter, snapshot
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.distributed import World
+from simsiam.train.health import Health
 from simsiam.train.metrics import Record, StepWindow
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.run_folder import RunFolder
 
 VIEWS = 2
+SAVE = 1
+"""What the processes agree on when a checkpoint is due by the clock; the numbers of stop signals are larger."""
 
 
 def build_model(config: PretrainConfig) -> SimSiam:
@@ -37,8 +40,8 @@ def build_model(config: PretrainConfig) -> SimSiam:
 class TrainingRun:
     """Model, optimizer, sums of the metrics and the step, with the rules of when to log and to save.
 
-    It begins at step 0, or at the checkpoint that `folder` was opened with. Raises UsageError when that was trained on
-    other images. In a `world` of several processes each holds all of this, and the first one writes the files.
+    It begins at step 0, or at the checkpoint that `folder` was opened with. In a `world` of several processes each
+    holds all of this, and the first one writes the files. It is to be closed when it is no longer needed.
     """
 
     def __init__(
@@ -50,7 +53,6 @@ class TrainingRun:
         world: World | None = None,
     ) -> None:
         self.config, self.folder, self._world = config, folder, world or World()
-        self._images = {"count": len(plan.source), "fingerprint": fingerprint(plan.source)}
         self.model = build_model(config).to(device).to(memory_format=torch.channels_last)
         self.network: Callable = self.model
         """The model as the step calls it."""
@@ -59,12 +61,19 @@ class TrainingRun:
         share_statistics(self.model, self._world.size)
         self.network = self._world.replicate(self.network, device)
         self.optimizer = make_optimizer(self.model, config.optimizer, config.batch_size)
+        self.health = Health(
+            config.health, self.model, self.optimizer, config.model.projection_dim**-0.5, speaks=self._world.first
+        )
         self.window = StepWindow(device)
         self.step = 0
         self.steps_per_epoch = len(plan)
         self.last_step = config.epochs * self.steps_per_epoch
         if config.max_steps is not None:
             self.last_step = min(self.last_step, config.max_steps)
+        self._writer = CheckpointWriter(
+            folder.checkpoints, config.checkpoint.keep, config.checkpoint.keep_every_epochs * self.steps_per_epoch
+        )
+        self._saved_at = time.monotonic()
         if folder.state is not None:
             self._restore(folder.state)
 
@@ -101,6 +110,14 @@ class TrainingRun:
             return self.epoch % every.every_epochs == 0
         return every.every_steps > 0 and self.step % every.every_steps == 0
 
+    def ask_to_save(self) -> int:
+        """Return SAVE, once, when the last checkpoint is `every_minutes` old, by the first process's clock; else 0."""
+        seconds = 60 * self.config.checkpoint.every_minutes
+        if not seconds or not self._world.first or time.monotonic() - self._saved_at < seconds:
+            return 0
+        self._saved_at = time.monotonic()
+        return SAVE
+
     def due_to_measure(self, every_epochs: int) -> bool:
         """Whether it is the begin or the end of the run, or of a multiple of `every_epochs` (0: never) epochs."""
         between_epochs = self.step_in_epoch == 0 and every_epochs > 0 and self.epoch % every_epochs == 0
@@ -123,44 +140,48 @@ class TrainingRun:
         }
         if not math.isfinite(record["loss"]):
             raise RunError(self._diverged(f"The loss is {record['loss']}"))
+        record |= self.health.look(record)
         if self.step % self.config.log.every_steps == 0:
             self.window.restart()  # not where max_steps stops: a longer run would go on summing
         return record
 
-    def save(self) -> None:
-        """Write a checkpoint. This waits for the device and, in the first process, for the disk.
+    def save(self, wait: bool = False) -> None:
+        """Copy the state and have it written in the background. This waits for the device and for the last save.
 
-        Raises RunError when a weight is no number any more.
+        With `wait` it is on the disk when this returns. Raises RunError when a weight is no number any more, when the
+        run's health forbids to go on, and with `wait` when the checkpoint can't be written.
         """
+        with self.window.pause():
+            self.health.check_steps(self.step)
         self._world.average_(self.window.sums)  # so that all of them can go on from the first one's
         state = {
-            "format": 1,
             "config": to_tree(self.config),
-            "images": self._images,
+            "images": self.folder.images,
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "window": self.window.state_dict(),
+            "health": self.health.state_dict(),
         }
         with self.window.pause():
+            state = snapshot(state)
             if not all(value.isfinite().all() for value in state["model"].values()):
                 raise RunError(self._diverged("A weight is not finite"))
             if self._world.first:
-                save_checkpoint(state, self.folder.checkpoints, self.step, self.config.checkpoint.keep)
+                self._writer.begin(state, self.step)
+                if wait:
+                    self._writer.finish()
+        self._saved_at = time.monotonic()
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written."""
+        self._writer.close()
 
     def _restore(self, state: dict) -> None:
-        was, now, path = state["images"], self._images, self.config.data.path
-        if was != now:
-            difference = f"{path} has {now['count']:,}"
-            if was["count"] == now["count"]:
-                difference = f"{path} has as many, but with other names, classes or sizes"
-            raise UsageError(
-                f"The run in {self.folder.path} was started on {was['count']:,} images, and {difference}:"
-                " give the same images to go on, or another --run-dir to start anew."
-            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.window.load_state_dict(state["window"])
+        self.health.load_state_dict(state["health"])
         self.step = state["step"]
 
     def _diverged(self, what: str) -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from simsiam.pipeline.errors import UsageError
 from simsiam.train.checkpoint import (
+    DamagedCheckpoint,
     checkpoint_path,
     list_checkpoints,
     load_checkpoint,
@@ -88,6 +90,42 @@ def test_damaged_newest_is_passed_over_with_a_warning(tmp_path: Path) -> None:
         ["step-000000003"],
         ["step-000000002"],
     ]
+
+
+def test_changed_byte_is_noticed(tmp_path: Path) -> None:
+    good = save_checkpoint(state(1), tmp_path, 1, keep=5)
+    damaged = save_checkpoint(state(2), tmp_path, 2, keep=5)
+    content = bytearray(damaged.read_bytes())
+    content[content.index(torch.full((100,), 2.0).numpy().tobytes()) + 200] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match=r"step-000000002\.pt is damaged: .* has changed since it was written"):
+        load_checkpoint(damaged)
+    with pytest.warns(UserWarning, match="Going back to the one before"):
+        found = newest_checkpoint(tmp_path)
+    assert found is not None and found[0] == good
+
+
+@pytest.mark.filterwarnings("ignore:The checkpoint")
+def test_folder_of_nothing_but_damaged_ones_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(state(1), tmp_path, 1, keep=2).write_bytes(b"")
+    with pytest.raises(UsageError, match="is whole; give another --run-dir to start anew"):
+        newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("older", [{"format": 1}, {}])
+def test_checkpoint_of_another_format_is_refused_and_not_passed_over(older: dict, tmp_path: Path) -> None:
+    save_checkpoint(state(1), tmp_path, 1, keep=2)
+    torch.save(state(2) | older, checkpoint_path(tmp_path, 2))
+    with pytest.raises(
+        UsageError, match=rf"has format {older.get('format')}, and this version of simsiam reads 2: use"
+    ):
+        newest_checkpoint(tmp_path)
+
+
+def test_every_so_many_steps_one_is_kept_for_good(tmp_path: Path) -> None:
+    for step in range(1, 14):
+        save_checkpoint(state(step), tmp_path, step, keep=2, keep_every_steps=5)
+    assert steps(tmp_path) == [13, 12, 10, 5]
 
 
 def test_nothing_is_found_in_no_folder(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from simsiam.train import arguments
 from simsiam.train.config import (
     CheckpointConfig,
     DataConfig,
+    HealthConfig,
     KnnConfig,
     LogConfig,
     ModelConfig,
@@ -100,6 +101,11 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
         (lambda: LogConfig(every_steps=0), "log.every_steps is 0; give 1 or more"),
         (lambda: CheckpointConfig(every_epochs=0), "checkpoint.every_epochs must be 1 or more"),
         (lambda: CheckpointConfig(keep=1), "checkpoint.keep is 1; give 2 or more"),
+        (lambda: CheckpointConfig(every_minutes=-1), "checkpoint.every_minutes is -1; give 0 or more"),
+        (lambda: CheckpointConfig(every_epochs=2, keep_every_epochs=3), "keep_every_epochs is 3; .* multiple of .* 2"),
+        (lambda: HealthConfig(collapse_std=2), "health.collapse_std is 2; give a share"),
+        (lambda: HealthConfig(collapse_loss=1), "health.collapse_loss is 1; give a loss from -1 to 0"),
+        (lambda: HealthConfig(collapse_steps=0), "health.collapse_steps is 0; give 1 or more"),
         (lambda: Augmentation(crop_scale=(1.0, 0.2)), "augmentation.crop_scale is 1.0, 0.2; give two positive numbers"),
     ],
 )

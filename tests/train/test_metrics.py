@@ -78,7 +78,7 @@ def test_resumed_window_writes_the_very_same_means(clock: Clock) -> None:
     for step in steps[:3]:
         first.add(step, 0.0)
     state = first.state_dict()
-    second.load_state_dict({"sums": state["sums"].clone(), "steps": state["steps"]})
+    second.load_state_dict({"sums": state["sums"].clone()})
     for step in steps[3:]:
         second.add(step, 0.0)
     clock.now += 2.0
@@ -87,6 +87,15 @@ def test_resumed_window_writes_the_very_same_means(clock: Clock) -> None:
     assert resumed["output_std"].hex() == uninterrupted["output_std"].hex()
     # Speed is of the steps since resuming alone.
     assert resumed["images_per_second"] == 16.0
+
+
+def test_step_that_is_not_finite_is_left_out_of_the_means(clock: Clock) -> None:
+    window = StepWindow(CPU)
+    for loss, spread in ((-0.5, 0.25), (float("nan"), 0.5), (-0.25, float("inf")), (-1.0, 0.75)):
+        window.add(output(loss, spread), 0.0)
+    clock.now += 1.0
+    record = window.means(8)
+    assert (record["loss"], record["output_std"], record["images_per_second"]) == (-0.75, 0.5, 32.0)
 
 
 def lines(run: Path) -> list[Any]:

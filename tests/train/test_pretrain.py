@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,13 +11,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 from rich.console import Console
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.train import cli
 from simsiam.train import pretrain as job
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
@@ -27,8 +29,14 @@ from simsiam.train.recipe import load_config
 
 TinyConfig = Callable[..., PretrainConfig]
 
+NOT_FINITE = (math.nan, math.nan, math.nan)
+"""A mean of the images that no gradient survives."""
+
 # What a resumed run repeats bit for bit; the rest of a record is speed.
-REPEATED = {"step", "epoch", "loss", "output_std", "learning_rate", "predictor_learning_rate", "knn"}
+REPEATED = {
+    *("step", "epoch", "loss", "output_std", "learning_rate", "predictor_learning_rate", "knn"),
+    *("skipped_steps", "collapsed_steps"),
+}
 
 
 def train(config: PretrainConfig) -> dict[str, Any]:
@@ -70,6 +78,7 @@ def test_run_folder_holds_what_the_design_says(tiny_run: Path) -> None:
         "summary.json",
         "checkpoints",
         "plots",
+        "report.html",
         "tensorboard",
     }
     assert [path.name for path in list_checkpoints(tiny_run / "checkpoints")] == [
@@ -166,8 +175,10 @@ def test_configuration_of_a_run_stands_for_its_recipe(
 def test_a_run_does_not_go_on_with_other_images(tiny_config: TinyConfig, run_dir: Path, tiny_images: Path) -> None:
     train(tiny_config(run_dir, "--max-steps=1"))
     other = tiny_config(run_dir, f"--data.path={tiny_images / 'test'}", "--resume=auto")
+    settings = (run_dir / "config.yaml").read_bytes()
     with pytest.raises(ValueError, match=r"was started on 48 images, and .* has 16"):
         train(other)
+    assert (run_dir / "config.yaml").read_bytes() == settings
 
 
 def test_a_run_does_not_go_on_with_other_images_of_the_same_number(
@@ -218,8 +229,8 @@ def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatc
         output = train_step(*arguments)
         if next(steps) == step:
             os.kill(os.getpid(), number)
-            # A second signal would act at once.
-            assert signal.getsignal(number) is signal.SIG_DFL
+            # A second signal of either kind would act at once.
+            assert {signal.getsignal(either) for either in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
         return output
 
     monkeypatch.setattr(job, "train_step", stopping_step)
@@ -255,6 +266,7 @@ def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
     )
     assert final_state(run_dir)["step"] == step
     assert not (run_dir / "summary.json").exists()
+    assert (run_dir / "report.html").read_text().count("data:image/png;base64,") == 2
     assert cli.run(["pretrain", str(run_dir)]) == 0
     assert f"going on from step-{step:09d}.pt" in capsys.readouterr().out
     assert_same_result(run_dir, tiny_run)
@@ -315,6 +327,107 @@ def test_killed_run_goes_on_bit_for_bit(
     run_alone(file)
     assert_same_result(run_dir, undisturbed_run)
     assert not list(run_dir.rglob("*.part"))
+
+
+# One process imports everything and then forks the lives of the run, each killed at a time of its own.
+LIVES = """
+import os, signal, sys, threading, time
+from simsiam.train import cli, pretrain
+
+announce = pretrain._announce
+
+for life, moment in enumerate([*sys.argv[2:], "never"]):
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        ended = f"killed by {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended {os.WEXITSTATUS(status)}"
+        print("life", moment, ended, flush=True)
+        continue
+
+    def kill():
+        time.sleep(float(moment))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def announce_and_set_the_clock(*arguments):
+        announce(*arguments)
+        if moment != "never":
+            threading.Thread(target=kill, daemon=True).start()
+
+    pretrain._announce = announce_and_set_the_clock
+    os._exit(cli.run(["pretrain", sys.argv[1]]))
+"""
+
+
+def test_run_killed_at_random_times_goes_on_bit_for_bit(
+    tiny_config: TinyConfig, run_dir: Path, undisturbed_run: Path
+) -> None:
+    config = tiny_config(run_dir, "--checkpoint.every-steps=3", "--resume=auto")
+    file = settings_file(run_dir.parent, config)
+    moments = [f"{seconds:.3f}" for seconds in np.random.default_rng(0).uniform(0.1, 1.5, 3)]
+    lives = subprocess.run(
+        [sys.executable, "-c", LIVES, file, *moments], capture_output=True, text=True, timeout=100, check=True
+    )
+    ends = [line.partition(" ")[2] for line in lives.stdout.splitlines() if line.startswith("life ")]
+    assert "killed by 9" in ends[0] and ends[-1] == "never ended 0", lives.stdout + lives.stderr
+    assert_same_result(run_dir, undisturbed_run)
+    assert not list(run_dir.rglob("*.part"))
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_stop_the_run(
+    tiny_config: TinyConfig, run_dir: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def save_but_step_6(state, file) -> None:
+        if state["step"] == 6:
+            file.write(b"half a checkpoint")
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", save_but_step_6)
+    with pytest.warns(UserWarning, match=r"step 6 could not be written to .*No space left on device"):
+        train(tiny_config(run_dir))
+    assert_same_result(run_dir, tiny_run)
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-000000012.pt"]
+
+
+def test_step_with_a_gradient_that_is_not_finite_changes_nothing(
+    tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step, steps, states = job.train_step, iter(range(1, 99)), {}
+
+    def step(crops, network, optimizer, arithmetic, mean, std):
+        number = next(steps)
+        if number == 3:
+            mean = NOT_FINITE  # reaches the running statistics of batch norm, too
+        output = train_step(crops, network, optimizer, arithmetic, mean, std)
+        if number in (2, 3):
+            momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
+            tensors = [value for value in network.state_dict().values() if value.is_floating_point()]
+            states[number] = [tensor.clone() for tensor in (*tensors, *momenta)]
+        return output
+
+    monkeypatch.setattr(job, "train_step", step)
+    config = tiny_config(run_dir, "--max-steps=5")
+    with pytest.warns(UserWarning, match=r"skipped before step 5, since a gradient was not finite: 1 \(1 in all\)"):
+        train(config)
+    assert all(torch.equal(one, other) for one, other in zip(states[2], states[3], strict=True))
+    record = read_metrics(run_dir)[-2]
+    assert (record["step"], record["skipped_steps"]) == (5, 1) and -1 <= record["loss"] <= 1
+
+
+def test_run_stops_at_a_gradient_that_is_not_finite_if_told_so(
+    tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step, steps = job.train_step, iter(range(1, 99))
+
+    def step(crops, network, optimizer, arithmetic, mean, std):
+        return train_step(crops, network, optimizer, arithmetic, NOT_FINITE if next(steps) == 8 else mean, std)
+
+    monkeypatch.setattr(job, "train_step", step)
+    with pytest.raises(RunError, match=r"not finite in one of the last steps before step 10"):
+        train(tiny_config(run_dir, "--health.on-nonfinite=stop"))
+    assert final_state(run_dir)["step"] == 6
 
 
 def test_run_goes_on_from_the_newest_whole_checkpoint(tiny_config: TinyConfig, run_dir: Path, tiny_run: Path) -> None:

@@ -11,10 +11,11 @@ from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.run_folder import RunFolder, open_run_folder
 
 CONFIG = PretrainConfig(epochs=5)
+IMAGES = {"count": 48, "fingerprint": "abc"}
 
 
-def save(run: Path, step: int, config: PretrainConfig = CONFIG) -> Path:
-    state = {"model": {}, "config": to_tree(config), "step": step}
+def save(run: Path, step: int, config: PretrainConfig = CONFIG, images: dict = IMAGES) -> Path:
+    state = {"model": {}, "config": to_tree(config), "step": step, "images": images}
     return save_checkpoint(state, run / "checkpoints", step, keep=9)
 
 
@@ -25,7 +26,7 @@ def started(run: Path) -> Path:
 
 
 def opened(config: PretrainConfig, default: Path) -> RunFolder:
-    with open_run_folder(config, default) as folder:
+    with open_run_folder(config, default, IMAGES) as folder:
         return folder
 
 
@@ -107,6 +108,13 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     message = "other settings (seed was 0, now 1; model.arch was resnet50, now resnet18)"
     with pytest.raises(ValueError, match=re.escape(message)):
         opened(changed, tmp_path / "run")
+
+
+def test_other_images_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    save(tmp_path / "run", 3, images={"count": 48, "fingerprint": "other"})
+    with pytest.raises(ValueError, match="started on 48 images, and None has as many, but with other names"):
+        opened(with_resume("auto"), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_paths_and_logging_may_change_on_the_way(tmp_path: Path) -> None:

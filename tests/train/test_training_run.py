@@ -1,5 +1,7 @@
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ import torch
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
+from simsiam.train import training_run
+from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import CheckpointConfig, PretrainConfig
 from simsiam.train.run_folder import RunFolder
 from simsiam.train.step import StepOutput
-from simsiam.train.training_run import TrainingRun
+from simsiam.train.training_run import SAVE, TrainingRun
 
 TinyConfig = Callable[..., PretrainConfig]
 
@@ -25,7 +29,7 @@ def make_run(tiny_config: TinyConfig, tiny_images: Path, tmp_path: Path) -> Call
             tiny_config(tmp_path), epochs=3, max_steps=max_steps, checkpoint=checkpoint or CheckpointConfig()
         )
         plan = CropPlan(open_source(tiny_images / "train"), config.augmentation, 16, config.batch_size)
-        return TrainingRun(config, plan, RunFolder(tmp_path, None, None), torch.device("cpu"))
+        return TrainingRun(config, plan, RunFolder(tmp_path, None, None, {}), torch.device("cpu"))
 
     return make
 
@@ -64,6 +68,65 @@ def test_max_steps_may_shorten_a_run_but_not_lengthen_it(make_run) -> None:
 def test_checkpoints_are_due(checkpoint, max_steps: int | None, saved: list[int], make_run) -> None:
     run = make_run(checkpoint, max_steps)
     assert list(steps_where(run, run.due_to_save)) == saved
+
+
+def test_checkpoint_is_asked_for_once_when_the_last_one_is_old(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(training_run.time, "monotonic", lambda: now)
+    run, never = make_run(CheckpointConfig(every_minutes=2)), make_run(CheckpointConfig(every_minutes=0))
+    asked = {}
+    for seconds in (119, 120, 121, 239, 240):
+        now = 1000.0 + seconds
+        asked[seconds] = run.ask_to_save()
+    assert asked == {119: 0, 120: SAVE, 121: 0, 239: 0, 240: SAVE}
+    assert never.ask_to_save() == 0
+
+
+def test_a_save_restarts_the_clock(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(training_run.time, "monotonic", lambda: now)
+    with closing(make_run(CheckpointConfig(every_minutes=2))) as run:
+        now = 1100.0
+        run.save()
+        now = 1130.0
+        assert run.ask_to_save() == 0
+
+
+def test_what_is_saved_is_the_state_at_that_moment(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, save = threading.Event(), threading.Event(), torch.save
+
+    def slow_save(state, file) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", slow_save)
+    with closing(make_run()) as run:
+        expected = {name: value.clone() for name, value in run.model.state_dict().items()}
+        run.save()
+        assert begun.wait(10)
+        with torch.no_grad():
+            for value in run.model.state_dict().values():
+                value.zero_()
+            run.window.sums.fill_(7.0)
+        go_on.set()
+    (path,) = list_checkpoints(run.folder.checkpoints)
+    saved = load_checkpoint(path)
+    assert all(torch.equal(saved["model"][name], value) for name, value in expected.items())
+    assert saved["window"]["sums"].tolist() == [0, 0, 0]
+
+
+def test_last_save_that_fails_is_an_error(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with (
+        closing(make_run()) as run,
+        pytest.warns(UserWarning, match="The ones before stay"),
+        pytest.raises(RunError, match=r"The checkpoint of step 0 could not be written to .* file write failed"),
+    ):
+        run.save(wait=True)
 
 
 def test_lines_are_due_every_few_steps_and_at_the_end(make_run) -> None:

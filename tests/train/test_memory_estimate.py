@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch import nn
+
+from simsiam.pipeline.errors import RunError
+from simsiam.train import memory_estimate
+from simsiam.train.memory_estimate import batch_that_fits, explain_out_of_memory
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("peak", "memory", "multiple", "fits"),
+    [
+        # 1 GiB fixed, 99 for 512 images: (0.9 · 51 − 1) / (99 / 512) = 232.2
+        (100, 51, 8, 232),
+        (100, 51, 64, 192),
+        # It failed at a peak below the memory: 0.9 of the batch at most.
+        (70, 80, 8, 456),
+        (100, 1, 8, 8),
+    ],
+)
+def test_memory_grows_with_the_batch(peak: int, memory: int, multiple: int, fits: int) -> None:
+    assert batch_that_fits(512, peak * GIB, GIB, memory * GIB, multiple) == fits
+
+
+def test_error_names_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(2, 2)
+    device = torch.device("cuda:0")
+    monkeypatch.setattr(memory_estimate, "_device_of", lambda _: device)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 79 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 80 * GIB))
+    with (
+        pytest.raises(RunError, match=r"80 GiB .*--batch-size 512, .* 79\.0 GiB .* estimate .*--batch-size 456 would"),
+        explain_out_of_memory(model, 512),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(KeyError), explain_out_of_memory(nn.Linear(1, 1), 8):
+        raise KeyError("x")

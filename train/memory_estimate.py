@@ -1,0 +1,45 @@
+"""A batch that was too large for the GPU → a sentence that names one that would fit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from simsiam.pipeline.errors import RunError
+
+_USABLE = 0.9  # of the memory; the allocator's rounding and gaps take the rest
+
+
+@contextmanager
+def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1) -> Iterator[None]:
+    """Raise RunError with an estimate where the block runs out of the GPU's memory; `batch_size` is the global one."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        device = _device_of(model)
+        if device.type != "cuda":
+            raise
+        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+        weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+        fits = batch_that_fits(batch_size, peak, 3 * weights, total, multiple=8 * world_size)
+        raise RunError(
+            f"The GPU's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which reached"
+            f" {peak / 2**30:.1f} GiB before it failed. An estimate from that peak: --batch-size {fits} would fit;"
+            " the step was not over, so where it does not, take half of it."
+        ) from None
+
+
+def batch_that_fits(batch_size: int, peak_bytes: int, fixed_bytes: int, memory_bytes: int, multiple: int = 8) -> int:
+    """Estimate the largest batch for `memory_bytes` from one of `batch_size` that had `peak_bytes` when it failed.
+
+    All but `fixed_bytes` (weights, gradients, momentum) is taken to grow in proportion to the batch. The peak is a
+    lower bound of what the batch needs, so the result is an upper one. A multiple of `multiple`, and at least that.
+    """
+    per_image = max(peak_bytes - fixed_bytes, 1) / batch_size
+    fits = min((_USABLE * memory_bytes - fixed_bytes) / per_image, _USABLE * batch_size)
+    return max(int(fits) // multiple * multiple, multiple)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
