@@ -1,4 +1,4 @@
-"""A `.beton` file and a plan → crops: FFCV's compiled decoder and our resizer, driven by threads of our own."""
+"""A `.beton` file and a plan → crops: the decoder that FFCV brings and our resizer, compiled, in our own threads."""
 
 import threading
 from collections import deque
@@ -15,7 +15,7 @@ from simsiam.pipeline.broken import Rows, crop_good_samples
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.draw import Draws
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.ffcv_routines import crop_records, decoder_message
+from simsiam.pipeline.ffcv_routines import Decoder, crop_records
 from simsiam.pipeline.loader import Crops
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.thread_crew import Job, ThreadCrew
@@ -34,16 +34,12 @@ class FfcvLoader:
     the rate at which another thread could launch operations (imitated on 2 cores). The threads are up to two steps
     ahead; on a CUDA device they copy a finished step there on a stream of its own.
 
-    A record that FFCV's decoder returns an error or a warning for is broken: TurboJPEG doesn't tell the two apart, and
-    after most warnings (a wrong code, missing data) a part of the pixels is made up. `plan.on_broken` says what
+    A record that the decoder returns an error or a warning for is broken: after most warnings (a wrong code, missing
+    data) a part of the pixels is made up. `plan.on_broken` says what
     happens: an `ImageError` naming the image, or the next good one instead, counted in `replaced`.
 
-    The decoder takes a fast DCT, so crops differ from the reference's: 1.14 grey levels on average over 1,000
-    photographs of ImageNet at 224 pixels, 2.2 at most in a crop. Images are always decoded in full size: half size,
-    where both crops are at least twice the output's size, moves crops by up to 9 levels.
-
-    Each thread leaves 15 KiB of decoder state behind when it ends, which FFCV's library has no call to free; so the
-    threads live as long as the loader.
+    Images are always decoded in full size: half size, where both crops are at least twice the output's size, moves
+    crops by up to 9 grey levels.
 
     Raises UsageError when the source is no `.beton`.
     """
@@ -140,7 +136,7 @@ class FfcvLoader:
 
     def _crop(self, step: "_Step", rows: Rows) -> dict[int, ImageError]:
         scratch, pixels = self._scratch, step.pixels.numpy()
-        memory = (pixels, scratch.record, scratch.image)
+        memory = (pixels, scratch.decoder, scratch.record, scratch.image)
         good = crop_records(self._source.file, self._source.records, rows, step.index, step.draws.crop, *memory)
         return {int(row): self._error(int(step.index[row])) for row in rows[~good]}
 
@@ -154,7 +150,7 @@ class FfcvLoader:
             reason = f"{self._source.name(sample)}: {error.strerror}"
         else:
             height, width = self._source.sizes[sample].tolist()
-            reason = f"{self._source.name(sample)}: {decoder_message(self._source.read(sample), height, width)}"
+            reason = f"{self._source.name(sample)}: {Decoder().complaint(self._source.read(sample), height, width)}"
         return ImageError(f"{reason} (image {sample} of {self._source.path})")
 
     def _finish(self, step: "_Step") -> None:
@@ -192,9 +188,10 @@ class _Step:
 
 
 class _Scratch(threading.local):
-    """Memory of each thread for one record and its pixels; goes when the thread does."""
+    """Decoder and memory of each thread for one record and its pixels; goes when the thread does."""
 
     def __init__(self, source: Beton) -> None:
         records = source.records
+        self.decoder = Decoder()
         self.record = np.empty(records.lengths[records.modes != RAW].max(initial=1), np.uint8)
         self.image = np.empty(records.sizes.astype(np.int64).prod(axis=1).max() * 3, np.uint8)

@@ -47,9 +47,11 @@ def open_run_folder(config: PretrainConfig, default: Path, images: dict[str, Any
     """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
 
     `images` are those to train on, from `describe_images`. Raises UsageError when another process trains in it, when
-    it holds another run, or when the checkpoint was made with other settings or images; then nothing is written.
+    it holds another run or something else, lies among the images, or when the checkpoint was made with other settings
+    or images; then nothing is written.
     """
     path = config.run_dir or default
+    _refuse_place(path, config)
     # Held before the checkpoints are looked at, or the other process might write one more.
     lock = _lock(path) if (path / _LOCK).exists() else None
     try:
@@ -82,6 +84,16 @@ def resumed_after_failure(config: PretrainConfig, default: Path) -> PretrainConf
 
 
 _LOCK = ".lock"
+
+
+def _refuse_place(path: Path, config: PretrainConfig) -> None:
+    """Refuse a folder that holds what no run wrote, or whose pictures would be found among the images next time."""
+    for images in (config.data.path, config.knn.train, config.knn.test):
+        if images is not None and images.is_dir() and path.resolve().is_relative_to(images.resolve()):
+            raise UsageError(f"The run folder {path} lies in {images}, among the images; give another --run-dir.")
+    of_a_run = any((path / name).exists() for name in (_LOCK, "config.yaml", "metrics.jsonl", "checkpoints"))
+    if path.is_dir() and not of_a_run and any(path.iterdir()):
+        raise UsageError(f"The folder {path} is not empty, and what it holds is no run; give another --run-dir.")
 
 
 def _lock(path: Path) -> TextIO:

@@ -45,26 +45,16 @@ def plan(source: Beton, batch_size: int = 3, crop_size: int = 8, on_broken: OnBr
     return CropPlan(source, Augmentation(), crop_size, batch_size, on_broken=on_broken)
 
 
-def differences(source: Beton, crop_size: int) -> np.ndarray:
-    """Return the mean absolute difference of each crop from the torch backend's, in grey levels."""
-    both = plan(source, min(50, len(source)), crop_size=crop_size)
-    found = []
-    for ours, reference in zip(FfcvLoader(both, CPU, 2).epoch(0), TorchLoader(both, CPU, 0).epoch(0), strict=True):
-        assert torch.equal(ours.index, reference.index)
-        found.append((ours.pixels.float() - reference.pixels.float()).abs().mean(dim=(2, 3, 4)).flatten())
-    return torch.cat(found).numpy()
-
-
-def test_crops_are_the_references_but_for_the_decoder(pack, tmp_path: Path) -> None:
-    """FFCV's decoder takes TurboJPEG's fast DCT, which is about one level from the exact one; the filter is the same.
-
-    A crop of the wrong place would be tens of levels away.
-    """
+def test_crops_are_within_a_grey_level_of_the_references(pack, tmp_path: Path) -> None:
+    """Decoder and filter are the same; the reference rounds between its two passes, and we don't."""
     sizes = [(300, 400), (400, 300), (120, 160), (333, 500), (500, 375), (90, 97), (375, 500), (250, 250)]
     source = pack(tmp_path / "photographs.beton", [jpeg(photograph(*size, seed)) for seed, size in enumerate(sizes)])
-    found = differences(source, crop_size=96)
-    assert found.mean() < 1.5
-    assert found.max() < 3
+    both = plan(source, len(source), crop_size=96)
+    ours, theirs = (next(loader.epoch(0)) for loader in (FfcvLoader(both, CPU, 2), TorchLoader(both, CPU, 0)))
+    assert torch.equal(ours.index, theirs.index)
+    differences = (ours.pixels.int() - theirs.pixels.int()).abs()
+    assert differences.max() <= 1
+    assert differences.float().mean() < 0.25
 
 
 def test_any_number_of_threads_gives_the_same_pixels(pack, tmp_path: Path) -> None:

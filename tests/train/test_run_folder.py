@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from simsiam.train.checkpoint import save_checkpoint
-from simsiam.train.config import PretrainConfig, to_tree
+from simsiam.train.config import DataConfig, KnnConfig, PretrainConfig, to_tree
 from simsiam.train.run_folder import RunFolder, open_run_folder
 
 CONFIG = PretrainConfig(epochs=5)
@@ -61,9 +61,25 @@ def test_folder_in_use_is_refused(tmp_path: Path, sign: str) -> None:
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_folder_with_other_files_may_be_used(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    assert opened(CONFIG, tmp_path).state is None
+@pytest.mark.parametrize("resume", ["never", "auto"])
+def test_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path, resume: str) -> None:
+    (tmp_path / "a photograph.jpg").touch()
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} is not empty, and what it holds is no run; give anot")):
+        opened(with_resume(resume), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a photograph.jpg"]
+
+
+@pytest.mark.parametrize("place", [".", "cat", "runs/new"])
+@pytest.mark.parametrize("which", ["data", "knn"])
+def test_folder_among_the_images_is_refused(tmp_path: Path, which: str, place: str) -> None:
+    images = tmp_path / "images"
+    (images / "cat").mkdir(parents=True)
+    config = replace(CONFIG, data=DataConfig(path=images))
+    if which == "knn":
+        config = replace(CONFIG, knn=KnnConfig(train=images, test=tmp_path))
+    with pytest.raises(ValueError, match=re.escape(f"lies in {images}, among the images; give another --run-dir.")):
+        opened(config, images / place)
+    assert [path.name for path in images.rglob("*")] == ["cat"]
 
 
 def test_auto_goes_on_from_the_newest(tmp_path: Path) -> None:

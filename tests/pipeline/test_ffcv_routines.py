@@ -1,0 +1,49 @@
+import io
+import os
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("ffcv", exc_type=ImportError)
+from simsiam.pipeline import ffcv_routines
+from simsiam.pipeline.ffcv_routines import Decoder
+
+
+def jpeg(height: int, width: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_a_changed_resizer_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def compiled(version: int) -> bool:
+        return bool(ffcv_routines._compile(version).stats.cache_misses)  # pyright: ignore[reportFunctionMemberAccess]
+
+    assert [compiled(version) for version in (1, 1, 2)] == [True, False, True]
+
+
+def test_decoder_says_what_is_wrong_with_a_jpeg() -> None:
+    encoded = jpeg(40, 56)
+    assert "Premature end" in Decoder().complaint(encoded[: len(encoded) // 2], 40, 56)
+    assert "Not a JPEG" in Decoder().complaint(b"text" * 9, 40, 56)
+
+
+def test_decoders_free_their_memory() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    encoded = jpeg(40, 56)
+
+    def decode_with_decoders(count: int) -> None:
+        for _ in range(count):
+            Decoder().complaint(encoded, 40, 56)
+
+    decode_with_decoders(100)  # what the first ones leave behind is used again
+    before = resident_bytes()
+    decode_with_decoders(1500)
+    assert resident_bytes() - before < 2**20  # each decoder takes 4 KiB
