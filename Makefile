@@ -31,7 +31,7 @@ demo: install ## make images, convert, pretrain, evaluate, plot: a few minutes o
 
 bench: install ## images per second of the loaders: make bench SOURCE=folder or .beton (else the demo's)
 	@test -e $(SOURCE) || { echo "There is no $(SOURCE): run make demo first, or give SOURCE=."; exit 2; }
-	$(BIN)/simsiam bench loader --source $(SOURCE) --backends torch resident --size 64
+	$(BIN)/simsiam bench loader --source $(SOURCE) --backends torch,resident --size 64
 
 docker: ## build the training image
 	docker build -f docker/Dockerfile -t simsiam .
@@ -60,5 +60,5 @@ $(VENV)/installed: pyproject.toml Makefile docker/system-packages.txt | .links
 	$(BIN)/pip install -q $(TORCH)
 	$(BIN)/pip install -q -e '.[dev,dali,imagenet,parquet]'
 	PKG_CONFIG_PATH=$(CURDIR)/docker/ffcv:$$PKG_CONFIG_PATH $(BIN)/pip install -q -e '.[ffcv]' \
-	  || echo "FFCV could not be built (see above); going on without it: only the tests against FFCV need it."
+	  || echo "FFCV could not be built (see above); going on without the ffcv backend; the torch backend reads .beton files, too, more slowly."
 	touch $@

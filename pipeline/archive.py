@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import ForeignFileError, UsageError
 from simsiam.pipeline.records import Records
 
 Progress = Callable[[int, int], None]
+
+_WAY_OUT = "give a folder, tars, parquet files or a .beton file"
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -35,13 +37,11 @@ def open_records(path: str | Path, *, devkit: Path | None = None, progress: Prog
     files = [path] if path.exists() else _expand(str(path))
     for file in files:
         if not file.is_file():
-            raise UsageError(f"There is no folder or file {file}; give a folder, tars, parquet files or a .beton file.")
+            raise UsageError(f"There is no folder or file {file}; {_WAY_OUT}.")
     if all(_is_parquet(file) for file in files):
         return _open_parquet(files)
     if len(files) == 1 and not _is_tar(files[0]):
-        from simsiam.pipeline.beton import Beton
-
-        return Beton(files[0])
+        return _open_beton(files[0])
     return _open_tars(files, devkit, progress)
 
 
@@ -68,6 +68,15 @@ def _open_tars(files: Sequence[Path], devkit: Path | None, progress: Progress | 
     from simsiam.pipeline.tar_layout import open_tars
 
     return open_tars(files, devkit, progress)
+
+
+def _open_beton(file: Path) -> Records:
+    from simsiam.pipeline.beton import Beton
+
+    try:
+        return Beton(file)
+    except ForeignFileError:
+        raise UsageError(f"{file} is no tar, parquet or .beton file; {_WAY_OUT}.") from None
 
 
 def _open_parquet(files: Sequence[Path]) -> Records:
@@ -98,7 +107,7 @@ def _expand(pattern: str) -> list[Path]:
     patterns = list(_expand_braces(pattern))
     files = [file for one in patterns for file in (_matching(Path(one)) if re.search(r"[*?\[]", one) else [Path(one)])]
     if not files:
-        raise UsageError(f"No file is called like {pattern}; give a folder, tars, parquet files or a .beton file.")
+        raise UsageError(f"No file is called like {pattern}; {_WAY_OUT}.")
     return files
 
 

@@ -33,6 +33,9 @@ class Beton:
     the file is missing, foreign, cut short or unfinished, or when its manifest is damaged or belongs to another file.
     """
 
+    place = ""
+    """Names are those of the manifest, or numbers."""
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:

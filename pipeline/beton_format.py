@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import ForeignFileError, UsageError
 
 VERSION = 2
 """Version number in the header of every FFCV 1.0 file."""
@@ -78,7 +78,7 @@ def metadata_dtype(field_types: list[int]) -> np.dtype[np.void]:
     return np.dtype([(f"f{i}", _FIELD_METADATA[kind]) for i, kind in enumerate(field_types)], align=True)
 
 
-_WAY_OUT = "give a folder of images or a .beton file"
+_WAY_OUT = "give a folder of images, or a .beton file: `simsiam convert` makes one of tars and parquet files"
 
 
 def read_index(file: int, path: Path) -> Index:
@@ -90,13 +90,14 @@ def read_index(file: int, path: Path) -> Index:
     """
     file_size = os.fstat(file).st_size
     if file_size < HEADER.itemsize:
-        _refuse(path, f"is no .beton file: {file_size} bytes are less than a header; {_WAY_OUT}")
+        raise ForeignFileError(f"{path} is no .beton file: {file_size} bytes are less than a header; {_WAY_OUT}.")
     head = read_exactly(file, HEADER.itemsize, 0)
     header = np.frombuffer(head, HEADER)[0]
     fields, samples = int(header["num_fields"]), int(header["num_samples"])
     page_size, table_start = int(header["page_size"]), int(header["alloc_table_ptr"])
     if header["version"] != VERSION or not fields or page_size < SMALLEST_PAGE_SIZE or page_size & (page_size - 1):
-        _refuse(path, f"is no .beton file of FFCV 1.0 (its first bytes are {head[:8].hex(' ')}); {_WAY_OUT}")
+        first = head[:8].hex(" ")
+        raise ForeignFileError(f"{path} is no .beton file of FFCV 1.0 (its first bytes are {first}); {_WAY_OUT}.")
     if table_start == 0:
         _refuse(path, "was left unfinished by an interrupted conversion; convert again")
     if samples == 0:

@@ -36,6 +36,8 @@ class Conversion:
     path: Path
     count: int
     """Images written."""
+    copied: int
+    """Images whose bytes this call copied; it encoded the others that it wrote."""
     bytes_written: int
     """Size of the `.beton`."""
     seconds: float
@@ -87,7 +89,7 @@ def convert(
     _make_folder(out.parent)
     labels = images.labels
     with BetonWriter(out, len(images), overwrite=overwrite, journal_key=_key(images, how)) as writer:
-        first = writer.position
+        first, copied = writer.position, 0
         results = ordered_map(
             lambda task: _transcode(images, first + task, how),
             len(images) - first,
@@ -97,7 +99,7 @@ def convert(
         )
         with contextlib.closing(results):
             for index, result in enumerate(results, first):
-                _write(writer, result, int(labels[index]))
+                copied += _write(writer, result, int(labels[index]))
                 if progress:
                     progress(index + 1, len(images))
         skipped = [*images.broken, *((images.name(place), reason) for place, reason in writer.left_out)]
@@ -105,17 +107,21 @@ def convert(
             raise UsageError(f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}.")
         sealed = writer.seal()
         _publish(writer, _manifest(writer, sealed, images, how, skipped))
-    return Conversion(out, writer.count, sealed.file_bytes, time.perf_counter() - started, skipped, first)
+    return Conversion(out, writer.count, copied, sealed.file_bytes, time.perf_counter() - started, skipped, first)
 
 
-def _transcode(images: Records, index: int, how: Transcoding) -> tuple[pickle.PickleBuffer, int, int] | str:
-    """Return the JPEG of one image with height and width; a sentence when there is none."""
+# An `Encoded` on its way between processes.
+_Sent = tuple[pickle.PickleBuffer, int, int, bool]
+
+
+def _transcode(images: Records, index: int, how: Transcoding) -> _Sent | str:
+    """Return the JPEG of one image; a sentence when there is none."""
     name = images.name(index)
     try:
-        jpeg, height, width = _transcode_record(images, index, name, how)
+        jpeg, height, width, copied = _transcode_record(images, index, name, how)
     except ImageError as error:
         return str(error).removeprefix(f"{name}: ")
-    return pickle.PickleBuffer(jpeg), height, width
+    return pickle.PickleBuffer(jpeg), height, width, copied
 
 
 def _transcode_record(images: Records, index: int, name: str, how: Transcoding) -> Encoded:
@@ -127,15 +133,18 @@ def _transcode_record(images: Records, index: int, name: str, how: Transcoding) 
     return transcode(encoded, name, how)
 
 
-def _write(writer: BetonWriter, result: tuple[pickle.PickleBuffer, int, int] | str, label: int) -> None:
+def _write(writer: BetonWriter, result: _Sent | str, label: int) -> bool:
+    """Add an image to the file; returns whether it was copied."""
     if isinstance(result, str):
         writer.leave_out(result)
-        return
-    jpeg, height, width = result
+        return False
+    jpeg, height, width, copied = result
     try:
         writer.append(memoryview(jpeg), height, width, label)
     except RecordTooLarge as error:
         writer.leave_out(str(error))
+        return False
+    return copied
 
 
 def _publish(writer: BetonWriter, manifest: Manifest) -> None:
@@ -162,21 +171,27 @@ def _manifest(
         page_size=writer.page_size,
         classes=list(images.classes),
         settings=dataclasses.asdict(how),
-        left_out=skipped,
+        left_out=[(name.removeprefix(images.place), reason) for name, reason in skipped],
         page_crc32=sealed.page_crc32,
-        names=[images.name(index) for index in range(len(images)) if index not in left_out],
+        names=[_name(images, index) for index in range(len(images)) if index not in left_out],
     )
 
 
 def _key(images: Records, how: Transcoding) -> str:
     """Return a hash of what the bytes of the `.beton` depend on, short of the images' own bytes."""
     software = [version("simsiam"), version("pillow"), version("simplejpeg"), features.version("jpg")]
-    facts = [software, dataclasses.asdict(how), list(images.classes), list(images.broken)]
+    facts = [software, dataclasses.asdict(how), list(images.classes)]
+    facts += [[name.removeprefix(images.place), reason] for name, reason in images.broken]
     digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(images.labels.tobytes())
     for index in range(len(images)):
-        digest.update(images.name(index).encode() + b"\0")
+        digest.update(_name(images, index).encode() + b"\0")
     return digest.hexdigest()
+
+
+def _name(images: Records, index: int) -> str:
+    """Return an image's name, the same wherever the set lies."""
+    return images.name(index).removeprefix(images.place)
 
 
 def _make_folder(folder: Path) -> None:

@@ -58,6 +58,10 @@ class DaliLoader:
         self._in_dali: deque[_Step] = deque()
         self._crew: ThreadCrew | None = ThreadCrew(threads, "dali-reader")
 
+    @staticmethod
+    def check(plan: CropPlan) -> None:
+        """Refuse nothing: every source can be read."""
+
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
         return len(self._plan)
@@ -161,7 +165,7 @@ class DaliLoader:
         if step.failure:
             raise RunError(
                 f"DALI fails on step {step.number} of epoch {step.epoch} ({step.failure}), though Pillow decodes all"
-                " of its images; use --data.backend torch."
+                " of its images; use the torch backend."
             )
         pixels = step.pixels if step.pixels is not None else self._empty_pixels()
         if step.others:

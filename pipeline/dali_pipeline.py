@@ -56,7 +56,7 @@ class DaliPipeline:
         except RunError:
             raise
         except Exception as error:
-            raise RunError(f"DALI can't work on {device} ({reason(error)}); use --data.backend torch.") from error
+            raise RunError(f"DALI can't work on {device} ({reason(error)}); use the torch backend.") from error
 
     def feed(self, jpegs: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32]) -> None:
         """Give DALI a batch, at most `QUEUE` ahead of `take`, without waiting for its crops.
@@ -103,7 +103,7 @@ class DaliPipeline:
         self._pipeline.schedule_run()
         for crops in [crops for _ in range(QUEUE) for crops in self.take()]:
             if (crops.cpu().int() - torch.tensor(_TEST_COLOUR)).abs().max() > 8:
-                raise RunError(f"DALI decodes wrong colours on {self._device}; use --data.backend torch.")
+                raise RunError(f"DALI decodes wrong colours on {self._device}; use the torch backend.")
 
 
 def _crop(image, view: int, size: int):

@@ -5,6 +5,10 @@ class UsageError(ValueError):
     """Something the user gave or asked for can't be used; the message names it and the way out. Exit code 2."""
 
 
+class ForeignFileError(UsageError):
+    """A file is of another kind than what it was opened as. Exit code 2."""
+
+
 class MissingError(UsageError):
     """A package or a companion file is missing; what the user gave may be in order. Exit code 2."""
 

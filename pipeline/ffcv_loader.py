@@ -48,8 +48,8 @@ class FfcvLoader:
     """Broken images so far that another one stood in for."""
 
     def __init__(self, plan: CropPlan, device: torch.device, threads: int) -> None:
-        if not isinstance(plan.source, Beton):
-            raise UsageError("The ffcv backend reads .beton files alone; `simsiam convert` makes one of a folder.")
+        self.check(plan)
+        assert isinstance(plan.source, Beton)
         self._plan, self._source, self._device = plan, plan.source, device
         threads, share = max(threads, 1), plan.batch_size // plan.world_size
         rows_a_call = min(_ROWS_A_CALL, -(-share // threads))
@@ -57,6 +57,15 @@ class FfcvLoader:
         self._scratch = _Scratch(plan.source)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._crew: ThreadCrew | None = ThreadCrew(threads, "ffcv")
+
+    @staticmethod
+    def check(plan: CropPlan) -> None:
+        """Raise UsageError unless the plan's source is a `.beton`."""
+        if not isinstance(plan.source, Beton):
+            raise UsageError(
+                "The ffcv backend reads .beton files alone: `simsiam convert` makes one of a folder, or use another"
+                " backend."
+            )
 
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""

@@ -24,10 +24,12 @@ class FolderRecords:
     labels: npt.NDArray[np.int64]
     classes: Sequence[str]
     broken: Sequence[tuple[str, str]]
+    place: str
 
     def __init__(self, root: Path, listing: FolderListing) -> None:
         self._root = os.fsencode(root) + b"/"
         self._paths = listing.paths
+        self.place = printable_path(self._root)
         self.classes, self.labels = classes_and_labels(listing.paths)
         self.broken = [(printable_path(self._root + path), reason) for path, reason in listing.unreachable]
 

@@ -31,6 +31,8 @@ class ImageFolder:
     """Class of every image, (n,); -1 where there is none."""
     classes: tuple[str, ...]
     """Class names by label; empty when there are no class folders."""
+    place: str
+    """The folder with a slash, printable: what every name begins with."""
     broken: Sequence[tuple[str, str]]
     """Path and reason of each file and folder that can't be read."""
 
@@ -47,6 +49,7 @@ class ImageFolder:
         Raises UsageError when there is no such folder, or no readable image in it.
         """
         self.root = Path(path).expanduser().absolute()
+        self.place = printable_path(bytes(self.root)) + "/"
         listing = self._walk()
         sizes, reasons = scan(self.root, listing, workers, cache, progress)
         readable = np.flatnonzero(sizes[:, 0])

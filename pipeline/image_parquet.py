@@ -56,6 +56,7 @@ class ImageParquet:
     labels: npt.NDArray[np.int64]
     classes: Sequence[str]
     broken: Sequence[tuple[str, str]] = ()
+    place = ""
 
     def __init__(self, files: Sequence[Path]) -> None:
         parquet = _pyarrow_parquet()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from simsiam.pipeline.draw import Draws
 from simsiam.pipeline.errors import UsageError
@@ -49,6 +49,11 @@ class CropLoader(Protocol):
     replaced: int
     """Broken images so far that another one stood in for, where the plan allows it."""
 
+    @staticmethod
+    def check(plan: CropPlan) -> None:
+        """Raise UsageError when this backend can't read the plan's source."""
+        ...
+
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
         ...
@@ -82,6 +87,12 @@ def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
     return "torch", "it reads any image file on any machine; from a .beton file, ffcv reads several times as fast"
 
 
+def check_backend(backend: Backend, plan: CropPlan) -> None:
+    """Raise UsageError when a backend's package is missing, or when it can't read the plan's source; opens nothing."""
+    if backend != "auto":
+        _loader_class(backend).check(plan)
+
+
 def open_loader(
     backend: Backend,
     plan: CropPlan,
@@ -96,45 +107,60 @@ def open_loader(
     `progress` is called with (done, total) images by a backend that reads them all first. `hw_decoder_load` is the
     share of the JPEGs that dali gives to a GPU's hardware decoder.
 
-    Raises UsageError when the backend's package is missing or can't be loaded, naming it.
+    Raises UsageError when the backend's package is missing or can't be loaded, naming it, or when it can't read the
+    plan's source.
     """
-    # Each backend is imported only when asked for, so that none needs another's packages.
     if backend == "auto":
         backend, _ = choose_backend(plan, device)
+    loader = _loader_class(backend)
+    loader.check(plan)
+    options = {
+        "torch": (workers,),
+        "ffcv": (workers,),
+        "dali": (workers, hw_decoder_load),
+        "resident": (progress,),
+        "synthetic": (),
+    }
+    return loader(plan, device, *options[backend])
+
+
+def _loader_class(backend: Backend) -> Any:
+    # Each backend is imported only when asked for, so that none needs another's packages.
     if backend == "torch":
         from simsiam.pipeline.torch_loader import TorchLoader
 
-        return TorchLoader(plan, device, workers)
+        return TorchLoader
     if backend == "ffcv":
-        with _explained(backend, "ffcv", "pip install 'simsiam[ffcv]'"):
+        with _explained(backend, "ffcv", "ffcv==1.0.2"):
             from simsiam.pipeline.ffcv_loader import FfcvLoader
-        return FfcvLoader(plan, device, workers)
+        return FfcvLoader
     if backend == "dali":
-        with _explained(backend, "nvidia-dali-cuda130", "pip install nvidia-dali-cuda130"):
+        with _explained(backend, "nvidia-dali-cuda130", "nvidia-dali-cuda130"):
             from simsiam.pipeline.dali_loader import DaliLoader
-        return DaliLoader(plan, device, workers, hw_decoder_load)
+        return DaliLoader
     if backend == "resident":
         from simsiam.pipeline.resident_loader import ResidentLoader
 
-        return ResidentLoader(plan, device, progress)
+        return ResidentLoader
     if backend == "synthetic":
         from simsiam.pipeline.synthetic_loader import SyntheticLoader
 
-        return SyntheticLoader(plan, device)
+        return SyntheticLoader
     raise UsageError(f"There is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
 
 
 @contextmanager
-def _explained(backend: str, package: str, install: str) -> Iterator[None]:
+def _explained(backend: str, package: str, pinned: str) -> Iterator[None]:
     """Turn the failure to import a backend's package into one sentence."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"The {backend} backend needs the package {package}, which isn't installed ({error}): {install}."
+            f"The {backend} backend needs the package {package}, which isn't installed ({error}): pip install"
+            f" {pinned}, or use the torch backend."
         ) from None
     except (ImportError, OSError) as error:  # a library that it needs is missing, or of another version
         raise UsageError(
-            f"The package {package} of the {backend} backend can't be loaded: {error}. Install it anew, or use"
-            " --data.backend torch."
+            f"The package {package} of the {backend} backend can't be loaded: {error}. Install it anew, or use the"
+            " torch backend."
         ) from None

@@ -29,6 +29,11 @@ class Records(Protocol):
         """Name and reason of what was found unfit before any image was read; these have no number."""
         ...
 
+    @property
+    def place(self) -> str:
+        """What every name begins with that says where the set lies, not what it holds; a manifest leaves it out."""
+        ...
+
     def __len__(self) -> int:
         """Number of images."""
         ...

@@ -40,12 +40,7 @@ class ResidentLoader:
     def __init__(
         self, plan: CropPlan, device: torch.device, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        needed = resident_bytes(plan.source)
-        if needed > RESIDENT_LIMIT_BYTES:
-            raise UsageError(
-                f"The decoded images take {needed / 2**30:.1f} GiB, more than the {RESIDENT_LIMIT_BYTES / 2**30:.0f}"
-                " GiB that the resident backend keeps; use --data.backend torch."
-            )
+        self.check(plan)
         self._plan = plan
         self._device = device
         height, width = (int(side) for side in plan.source.sizes.max(axis=0))
@@ -63,6 +58,16 @@ class ResidentLoader:
                 progress(index + 1, len(plan.source))
         self._images: torch.Tensor | None = images.to(device)
         self._labels = torch.from_numpy(plan.source.labels).to(device)
+
+    @staticmethod
+    def check(plan: CropPlan) -> None:
+        """Raise UsageError when the decoded images take more than `RESIDENT_LIMIT_BYTES`."""
+        needed = resident_bytes(plan.source)
+        if needed > RESIDENT_LIMIT_BYTES:
+            raise UsageError(
+                f"The decoded images take {needed / 2**30:.1f} GiB, more than the {RESIDENT_LIMIT_BYTES / 2**30:.0f}"
+                " GiB that the resident backend keeps; use another backend."
+            )
 
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""

@@ -36,6 +36,11 @@ class Source(Protocol):
         """What was left out when the source was opened, as (name, reason); these have no number."""
         ...
 
+    @property
+    def place(self) -> str:
+        """What every name begins with that says where the set lies, not what it holds; a manifest leaves it out."""
+        ...
+
     def __len__(self) -> int:
         """Number of readable images."""
         ...

@@ -33,6 +33,10 @@ class SyntheticLoader:
             torch.from_numpy(plan.source.labels[index]).to(device),
         )
 
+    @staticmethod
+    def check(plan: CropPlan) -> None:
+        """Refuse nothing: every source can be read."""
+
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
         return len(self._plan)

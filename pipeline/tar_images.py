@@ -18,6 +18,7 @@ class TarImages:
     labels: npt.NDArray[np.int64]
     classes: Sequence[str]
     broken: Sequence[tuple[str, str]]
+    place = ""
 
     def __init__(
         self,

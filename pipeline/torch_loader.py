@@ -49,6 +49,10 @@ class TorchLoader:
             persistent_workers=workers > 0,
         )
 
+    @staticmethod
+    def check(plan: CropPlan) -> None:
+        """Refuse nothing: every source can be read."""
+
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
         return len(self._plan)

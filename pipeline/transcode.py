@@ -59,6 +59,8 @@ class Encoded(NamedTuple):
     jpeg: bytes
     height: int
     width: int
+    copied: bool = False
+    """Whether these are the bytes that came in."""
 
 
 def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
@@ -80,7 +82,7 @@ def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
     if unchanged and jpeg.whole_baseline and not how.reencode:
         if how.check == "full":
             check_image(encoded, name)
-        return Encoded(encoded[: jpeg.length], height, width)
+        return Encoded(encoded[: jpeg.length], height, width, copied=True)
     pixels = decode_reduced(encoded, height, width)
     if pixels is None:
         return encode_pixels(decode_image(encoded, name), how, turn)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Annotated, Any, NoReturn, TypeVar, get_origin
 
@@ -77,6 +77,12 @@ def _options_of(name: str, default: Any, flags: bool, prefix: str = "") -> Itera
     yield f"--{prefix}{name}"
     if flags and isinstance(default, bool):
         yield f"--{prefix}no-{name}"
+
+
+def split_at_commas(arguments: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return the arguments with `torch,ffcv` made two, where a part is among `names`."""
+    split = (argument.split(",") for argument in arguments)
+    return [word for parts in split for word in ([",".join(parts)] if set(names).isdisjoint(parts) else parts)]
 
 
 class _Refusal:

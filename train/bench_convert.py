@@ -44,6 +44,10 @@ def bench_convert(
 
     Raises UsageError for bad settings, and when FFCV is needed and isn't there.
     """
+    if not source.is_dir():
+        raise UsageError(f"There is no folder {source}; give a folder of images in class folders.")
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"There is no folder {folder} to write to; make it, or choose another.")
     if rounds < 1:
         raise UsageError(f"rounds is {rounds}; give 1 or more.")
     workers = max(worker_count(workers), 1)

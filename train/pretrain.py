@@ -13,7 +13,7 @@ from rich.console import Console
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loader import CropLoader, Crops, choose_backend, open_loader
+from simsiam.pipeline.loader import CropLoader, Crops, check_backend, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source, open_source
 from simsiam.train.config import PretrainConfig
@@ -74,6 +74,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
         order=data.order,
         on_broken=data.on_broken,
     )
+    check_backend(data.backend, plan)
     monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
     with ExitStack() as held:
         folder = world.from_first(

@@ -42,6 +42,8 @@ def preview(
     Raises UsageError when `count` is below 1 or larger than the source, or no backend is named.
     """
     device = device or torch.device("cpu")
+    if size < 1:
+        raise UsageError(f"A view of {size} pixels can't be shown; give a size of 1 or more.")
     if not 1 <= count <= len(source):
         raise UsageError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
     if not backends:

@@ -39,6 +39,7 @@ class Memory:
     """A Source of encoded images held in memory."""
 
     broken: Sequence[tuple[str, str]] = ()
+    place = ""
 
     def __init__(self, images: list[bytes], labels: list[int] | None = None, classes: Sequence[str] = ()) -> None:
         self.images = images

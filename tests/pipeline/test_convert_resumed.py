@@ -25,6 +25,7 @@ class Noise:
 
     classes: Sequence[str] = ("a", "b", "c")
     broken: Sequence[tuple[str, str]] = ()
+    place = ""
     labels = np.arange(COUNT) % 3
 
     def __len__(self) -> int:

@@ -202,7 +202,7 @@ def test_dali_failing_on_good_images_is_an_error_and_no_silent_change_of_backend
         raise MemoryError("out of memory")
 
     monkeypatch.setattr(DaliPipeline, "feed", fail)
-    with pytest.raises(RunError, match=r"step 0 of epoch 0 \(out of memory\), .*; use --data.backend torch"):
+    with pytest.raises(RunError, match=r"step 0 of epoch 0 \(out of memory\), .*; use the torch backend"):
         list(loader.epoch(0))
     loader.close()
 

@@ -135,5 +135,5 @@ def test_a_device_that_dali_cannot_work_on_is_refused_in_one_sentence(monkeypatc
             raise RuntimeError(message)
 
     monkeypatch.setattr(dali_pipeline, "Pipeline", Broken)
-    with pytest.raises(RunError, match=r"^DALI can't work on cpu \(No device\.\); use --data.backend torch\.$"):
+    with pytest.raises(RunError, match=r"^DALI can't work on cpu \(No device\.\); use the torch backend\.$"):
         open_pipeline()

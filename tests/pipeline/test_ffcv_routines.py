@@ -2,7 +2,7 @@ import io
 import os
 from pathlib import Path
 
-import numba
+import numba.core.config
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +19,7 @@ def jpeg(height: int, width: int) -> bytes:
 
 
 def test_a_changed_resizer_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
 
     def compiled(version: int) -> bool:
         return bool(ffcv_routines._compile(version).stats.cache_misses)  # pyright: ignore[reportFunctionMemberAccess]

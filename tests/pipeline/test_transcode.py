@@ -23,7 +23,7 @@ def encoded(pixels: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options
 
 def test_a_usual_jpeg_is_copied_without_what_follows_its_end():
     data = encoded(smooth(40, 60), quality=97, comment=b"kept")
-    assert transcode(data + b"appended", "a", Transcoding()) == (data, 40, 60)
+    assert transcode(data + b"appended", "a", Transcoding()) == (data, 40, 60, True)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_a_usual_jpeg_is_copied_without_what_follows_its_end():
 )
 def test_everything_else_becomes_a_baseline_jpeg_of_the_same_pixels(options, how):
     data = encoded(smooth(40, 60), **options)
-    jpeg, height, width = transcode(data, "a", how)
-    assert (height, width) == (40, 60)
+    jpeg, height, width, copied = transcode(data, "a", how)
+    assert (height, width, copied) == (40, 60, False)
     assert jpeg != data
     with Image.open(io.BytesIO(jpeg)) as image:
         assert (image.format, image.mode, "progressive" in image.info) == ("JPEG", "RGB", False)
@@ -55,10 +55,10 @@ def test_each_orientation_gives_the_pixels_pillow_gives(turn):
     exif = Image.Exif()
     exif[0x0112] = turn
     data = encoded(smooth(40, 60), exif=exif, quality=95)
-    jpeg, height, width = transcode(data, "a", Transcoding(apply_orientation=True, quality=95))
+    jpeg, height, width, copied = transcode(data, "a", Transcoding(apply_orientation=True, quality=95))
     with Image.open(io.BytesIO(data)) as image:
         expected = np.array(ImageOps.exif_transpose(image))
-    assert (height, width) == expected.shape[:2]
+    assert (height, width, copied) == (*expected.shape[:2], turn == 1)
     assert np.abs(decode_image(jpeg, "").astype(int) - expected).mean() < 2
     assert (jpeg == data) == (turn == 1)
 
@@ -66,8 +66,8 @@ def test_each_orientation_gives_the_pixels_pillow_gives(turn):
 @pytest.mark.parametrize("side", [700, 1100, 2300])
 def test_reducing_agrees_with_an_antialiased_reduction_of_all_pixels(side):
     pixels = smooth(side // 2, side)
-    jpeg, height, width = transcode(encoded(pixels, quality=95), "a", Transcoding())
-    assert (height, width) == (250, 500)
+    jpeg, height, width, copied = transcode(encoded(pixels, quality=95), "a", Transcoding())
+    assert (height, width, copied) == (250, 500, False)
     expected = np.array(Image.fromarray(pixels).resize((500, 250), Image.Resampling.LANCZOS))
     assert np.abs(decode_image(jpeg, "").astype(int) - expected).mean() < 2
 

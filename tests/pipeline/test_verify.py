@@ -208,7 +208,7 @@ def test_a_beton_cut_short_is_one_broken_thing(beton, kept, with_manifest):
 def test_a_foreign_file_is_one_broken_thing(tmp_path):
     (tmp_path / "notes.beton").write_text("nothing of the kind, but long enough for a header")
     ((_, reason),) = verify(tmp_path / "notes.beton").broken
-    assert "is no .beton file" in reason
+    assert "is no tar, parquet or .beton file" in reason
 
 
 def test_a_record_of_another_size_than_promised_is_broken(beton):

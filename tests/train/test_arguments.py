@@ -8,7 +8,7 @@ import tyro
 from tyro import _errors
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.arguments import call, option_names, parse
+from simsiam.train.arguments import call, option_names, parse, split_at_commas
 
 
 @dataclass(frozen=True)
@@ -154,3 +154,10 @@ def test_kind_of_mistake_that_tyro_adds_later_is_a_sentence_too() -> None:
 
     with pytest.raises(UsageError, match=r"These arguments don't fit \(Later\); see prog --help\."):
         call(fires, [], "prog")
+
+
+def test_names_are_split_at_commas_and_nothing_else_is() -> None:
+    words = ["--backend", "torch,ffcv", "a,b.png", "dali", "torch,nonsense"]
+    assert split_at_commas(words, ("torch", "ffcv", "dali")) == [
+        *("--backend", "torch", "ffcv", "a,b.png", "dali", "torch", "nonsense"),
+    ]

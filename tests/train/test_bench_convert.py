@@ -72,5 +72,9 @@ def test_wrong_settings_are_refused(tiny_images: Path, monkeypatch: pytest.Monke
     settings: dict[str, Any] = {"max_side": 20, "quality": 90, "workers": 1}
     with pytest.raises(ValueError, match="rounds is 0; give 1 or more"):
         bench_convert(tiny_images, ("scan",), rounds=0, **settings)
+    with pytest.raises(ValueError, match="There is no folder nowhere; give a folder of images"):
+        bench_convert(Path("nowhere"), ("scan",), rounds=1, **settings)
+    with pytest.raises(ValueError, match="There is no folder nowhere to write to"):
+        bench_convert(tiny_images, ("scan",), rounds=1, folder=Path("nowhere"), **settings)
     with pytest.raises(ValueError, match="The row ffcv-writer needs the package ffcv"):
         bench_convert(tiny_images, ("ffcv-writer",), rounds=1, **settings)

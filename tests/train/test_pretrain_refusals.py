@@ -39,6 +39,7 @@ def test_loss_that_is_no_number_ends_the_run_before_it_is_saved(tiny_config: Tin
         (["--data.path=nowhere"], "There is no folder or file nowhere"),
         (["--knn.train=nowhere"], "There is no folder or file nowhere"),
         (["--batch-size=49"], "batch size 49 is larger than the 48 images"),
+        (["--data.backend=ffcv"], "The ffcv backend reads .beton files alone"),
         (["--precision=tf32"], "--precision tf32 is a GPU's arithmetic"),
     ],
 )

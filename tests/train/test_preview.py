@@ -73,6 +73,11 @@ def test_original_is_shown_with_its_boxes(sheet: np.ndarray, tiny_images: Path) 
         assert unlike.any() and (boxes | ~unlike).all()
 
 
+def test_a_view_without_pixels_is_refused(tiny_images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="A view of 0 pixels can't be shown; give a size of 1 or more"):
+        preview(open_source(tiny_images / "train"), tmp_path / "p.png", augmentation=AUGMENTATION, size=0)
+
+
 @pytest.mark.parametrize("count", [0, 49])
 def test_more_images_than_there_are_is_refused(tiny_images: Path, tmp_path: Path, count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} images can't be shown of 48; give a count of 1 to 48"):
@@ -135,5 +140,5 @@ def test_command_takes_several_backends(tiny_images: Path, tmp_path: Path, given
 
 
 def test_command_refuses_an_unknown_backend(tiny_images: Path) -> None:
-    with pytest.raises(ValueError, match=r"--backend is one of auto, torch, .*, not torch,fcv"):
+    with pytest.raises(ValueError, match=r"--backend is one of auto, torch, .*, not fcv\."):
         run([str(tiny_images / "train"), "--backend", "torch,fcv"], "simsiam preview")

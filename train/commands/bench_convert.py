@@ -8,6 +8,7 @@ from rich.console import Console
 
 from simsiam.train.arguments import call
 from simsiam.train.bench_row_name import ConvertRowName
+from simsiam.train.commands.output_file import prepare_output
 
 _ALL_ROWS: tuple[ConvertRowName, ...] = get_args(ConvertRowName)
 
@@ -42,6 +43,8 @@ def bench_convert(
     from simsiam.train.bench_convert import bench_convert
     from simsiam.train.bench_report import print_convert_results, write_results
 
+    if json:
+        prepare_output(json, ".json")
     console = Console()
     results = bench_convert(
         source,

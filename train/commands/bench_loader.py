@@ -6,8 +6,9 @@ from typing import get_args
 
 from rich.console import Console
 
-from simsiam.train.arguments import call
+from simsiam.train.arguments import call, split_at_commas
 from simsiam.train.bench_row_name import LoaderRowName
+from simsiam.train.commands.output_file import prepare_output
 from simsiam.train.config import DeviceName
 
 
@@ -53,6 +54,8 @@ def bench_loader(
     from simsiam.train.bench_loader import bench_loaders
     from simsiam.train.bench_report import print_loader_results, write_results
 
+    if json:
+        prepare_output(json, ".json")
     console = Console()
     results = bench_loaders(
         source,
@@ -76,7 +79,4 @@ def bench_loader(
 
 def run(arguments: Sequence[str], prog: str) -> int:
     """Read the options from the command line and do it; returns the exit code."""
-    # Names may be separated by commas as well as by spaces.
-    rows = set(get_args(LoaderRowName))
-    words = [part for word in arguments for part in (word.split(",") if rows.issuperset(word.split(",")) else [word])]
-    return call(bench_loader, words, prog)
+    return call(bench_loader, split_at_commas(arguments, get_args(LoaderRowName)), prog)

@@ -8,8 +8,11 @@ import tyro
 from rich.console import Console
 
 from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import check_ending
+from simsiam.train.commands.output_file import prepare_output
 from simsiam.train.console import show_progress
+
+_MOST_LINES = 20
+"""Images left out that are named on the screen."""
 
 
 def convert(
@@ -41,9 +44,10 @@ def convert(
         devkit: ImageNet's development kit, where its validation tar doesn't lie beside it.
     """
     from simsiam.pipeline.archive import open_records
+    from simsiam.pipeline.beton_manifest import manifest_path
     from simsiam.pipeline.convert import convert
 
-    check_ending(out, ".beton")
+    prepare_output(out, ".beton")
     console = Console()
     with show_progress(console, "Listing", "tars") as progress:
         images = open_records(source, devkit=devkit, progress=progress)
@@ -60,16 +64,24 @@ def convert(
             check=check,
             progress=progress,
         )
-    if conversion.taken_over:
-        console.print(f"{conversion.taken_over:,} of them were done by a conversion that was interrupted")
+    done_now = len(images) - conversion.taken_over
     console.print(
         f"{conversion.count:,} images, {conversion.bytes_written / 2**20:,.1f} MiB, {conversion.seconds:.1f} s"
-        f" ({(len(images) - conversion.taken_over) / conversion.seconds:,.0f} images/s) → {conversion.path}",
+        f" ({done_now / conversion.seconds:,.0f} images/s) → {conversion.path}",
         highlight=False,
         soft_wrap=True,
     )
-    for name, reason in conversion.skipped:
+    if conversion.taken_over:
+        console.print(f"{conversion.taken_over:,} of them were done by a conversion that was interrupted")
+    console.print(f"{conversion.copied:,} were copied byte for byte", highlight=False)
+    for name, reason in conversion.skipped[:_MOST_LINES]:
         console.print(f"left out: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if len(conversion.skipped) > _MOST_LINES:
+        console.print(
+            f"{len(conversion.skipped):,} images were left out; {manifest_path(out)} lists them all",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def run(arguments: Sequence[str], prog: str) -> int:

@@ -8,7 +8,7 @@ import tyro
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import check_ending
+from simsiam.train.commands.output_file import prepare_output
 
 
 def plot(
@@ -25,7 +25,7 @@ def plot(
 
     if not runs:
         raise UsageError("Name at least one run folder, as in: simsiam plot runs/demo/run.")
-    check_ending(out, ".png")
+    prepare_output(out, ".png")
     print(plot_runs(runs, out))
 
 

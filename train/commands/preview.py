@@ -9,12 +9,11 @@ from rich.console import Console
 
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.loader import Backend
-from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import check_ending
+from simsiam.train.arguments import call, split_at_commas
+from simsiam.train.commands.output_file import prepare_output
 from simsiam.train.console import show_progress
 
 _REFERENCE_AUGMENTATION = Augmentation()
-_BACKENDS = frozenset(get_args(Backend))
 
 
 def preview(
@@ -42,7 +41,7 @@ def preview(
     from simsiam.pipeline.source import open_source
     from simsiam.train.preview import preview
 
-    check_ending(out, ".png")
+    prepare_output(out, ".png")
     with show_progress(Console(), "Decoding", "images") as progress:
         written = preview(
             open_source(path),
@@ -60,10 +59,4 @@ def preview(
 
 def run(arguments: Sequence[str], prog: str) -> int:
     """Read the options from the command line and do it; returns the exit code."""
-    return call(preview, [part for argument in arguments for part in _backends(argument)], prog)
-
-
-def _backends(argument: str) -> Sequence[str]:
-    """Return the names of backends joined by commas, or the argument as it is."""
-    names = argument.split(",")
-    return names if _BACKENDS.issuperset(names) else [argument]
+    return call(preview, split_at_commas(arguments, get_args(Backend)), prog)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
-from simsiam.pipeline.errors import UsageError
 from simsiam.train.arguments import call
+from simsiam.train.commands.output_file import prepare_output
 from simsiam.train.console import show_progress
 from simsiam.train.exit_codes import DONE, FAILED
 
@@ -41,8 +41,8 @@ def verify(
     from simsiam.pipeline.atomic_write import write_text_atomically
     from simsiam.pipeline.verify import verify
 
-    if json and not json.parent.is_dir():
-        raise UsageError(f"There is no folder {json.parent} to write {json.name} into; make it, or choose another.")
+    if json:
+        prepare_output(json, ".json")
     console = Console()
     found = verify(path, devkit=devkit, workers=workers, show=partial(show_progress, console))
     lines = [f"broken: {name}: {reason}" for name, reason in found.broken]
@@ -63,7 +63,7 @@ def _summary(found: "Verification") -> str:
     return "; ".join(
         part
         for part in (
-            f"{found.images:,} images in {found.classes:,} classes, {found.seconds:.1f} s"
+            f"{found.images:,} images in {found.classes:,} class{'es' * (found.classes != 1)}, {found.seconds:.1f} s"
             f" ({found.images_per_second:,.0f} images/s): {len(found.broken):,} broken",
             f"{len(found.damaged):,} damaged pages" if found.damaged else "",
             _CHECKSUMS[found.checksums],

@@ -65,3 +65,33 @@ def test_reencode_writes_other_bytes_of_the_same_size(validation_tar: Path, devk
     beton = Beton(out)
     assert all(beton.read(index) != jpeg(index + 1) for index in range(3))
     assert beton.sizes.tolist() == [[30, 41], [30, 42], [30, 43]]
+
+
+def test_counts_what_was_copied_and_names_twenty_left_out(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "images" / "class"
+    folder.mkdir(parents=True)
+    (folder / "good.jpg").write_bytes(jpeg(1))
+    Image.open(io.BytesIO(jpeg(2))).save(folder / "encoded.png")
+    for number in range(25):
+        (folder / f"{number:02d}.jpg").write_text("text")
+    out = tmp_path / "out.beton"
+    assert run(["convert", str(folder.parent), str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 images, ")
+    assert lines[1] == "1 were copied byte for byte"
+    assert lines[2].startswith(f"left out: {folder}/00.jpg: ")
+    assert lines[-1] == f"25 images were left out; {out}.json lists them all"
+    assert len(lines) == 2 + 20 + 1
+
+
+def test_the_manifest_is_the_same_wherever_the_set_lies(tmp_path: Path) -> None:
+    manifests = []
+    for place in ("here", "there"):
+        folder = tmp_path / place / "class"
+        folder.mkdir(parents=True)
+        (folder / "one.jpg").write_bytes(jpeg(1))
+        (folder / "two.jpg").write_text("text")
+        assert run(["convert", str(folder.parent), str(tmp_path / f"{place}.beton")]) == 0
+        manifests.append((tmp_path / f"{place}.beton.json").read_text())
+    assert manifests[0] == manifests[1]
+    assert '"class/one.jpg"' in manifests[0]
