@@ -55,6 +55,8 @@ _read_header = _bind("tjDecompressHeader3", types.int32(types.uintp, types.uintp
 _decompress = _bind(
     "tjDecompress2", types.int32(types.uintp, types.uintp, types.uint64, types.uintp, *[types.int32] * 5)
 )
+_open_decoder = _bind("tjInitDecompress", types.uintp())
+_close_decoder = _bind("tjDestroy", types.int32(types.uintp))
 _pread = types.ExternalFunction("pread", types.int64(types.int32, types.uintp, types.uint64, types.int64))
 
 
@@ -62,18 +64,20 @@ class Decoder:
     """TurboJPEG's state for one thread; its memory is freed with it."""
 
     def __init__(self) -> None:
-        self.handle: int = _library.tjInitDecompress()
-        if not self.handle:
+        self.handle = np.array([_library.tjInitDecompress()], np.uintp)
+        """Where TurboJPEG has it; compiled code puts another one there after an error."""
+        if not self.handle[0]:
             raise MemoryError("TurboJPEG has no memory for a decoder.")
 
     def __del__(self) -> None:
-        _library.tjDestroy(self.handle)
+        _library.tjDestroy(int(self.handle[0]))
 
     def complaint(self, encoded: bytes, height: int, width: int) -> str:
         """Return the first error or warning that decoding a JPEG of this size gives."""
         record, image = np.frombuffer(encoded, np.uint8), np.empty(height * width * 3, np.uint8)
-        _is_decoded(self.handle, record, len(record), height, width, image)
-        return (_library.tjGetErrorStr2(self.handle) or b"").decode("ascii", "replace") or "refused by the JPEG decoder"
+        handle = int(self.handle[0])
+        _is_decoded(handle, record, len(record), height, width, image)
+        return (_library.tjGetErrorStr2(handle) or b"").decode("ascii", "replace") or "refused by the JPEG decoder"
 
 
 def crop_records(
@@ -122,7 +126,7 @@ def _compile(resizer_version: int) -> Callable:
 
     @njit(
         "void(int32, int64[::1], int64[::1], uint8[::1], int32[:, ::1], int64[::1], int64[::1], int32[:, :, ::1],"
-        " uint8[:, :, :, :, ::1], uintp, uint8[::1], uint8[::1], boolean[::1])",
+        " uint8[:, :, :, :, ::1], uintp[::1], uint8[::1], uint8[::1], boolean[::1])",
         nogil=True,
         cache=True,
     )
@@ -140,7 +144,10 @@ def _compile(resizer_version: int) -> Callable:
                 read += part
             if read < length:
                 continue
-            if modes[sample] != RAW and not _is_decoded(decoder, record, length, height, width, image):
+            if modes[sample] != RAW and not _is_decoded(decoder[0], record, length, height, width, image):
+                # After some errors, such as a wrong Huffman table, it would refuse every other image, too.
+                _close_decoder(decoder[0])
+                decoder[0] = _open_decoder()
                 continue
             for view in range(crop.shape[1]):
                 top, left, crop_height, crop_width = crop[rows[k], view]

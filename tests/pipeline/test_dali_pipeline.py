@@ -123,7 +123,7 @@ def test_batches_come_back_in_order_whatever_their_size() -> None:
 
 def test_a_device_that_decodes_wrong_colours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DaliPipeline, "take", lambda self: [torch.zeros(1, 8, 8, 3, dtype=torch.uint8)])
-    with pytest.raises(RunError, match="wrong colours on cpu; use --data"):
+    with pytest.raises(RunError, match="wrong colours on cpu; use the torch"):
         open_pipeline()
 
 

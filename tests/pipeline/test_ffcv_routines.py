@@ -9,7 +9,7 @@ from PIL import Image
 
 pytest.importorskip("ffcv", exc_type=ImportError)
 from simsiam.pipeline import ffcv_routines
-from simsiam.pipeline.ffcv_routines import Decoder
+from simsiam.pipeline.ffcv_routines import Decoder, crop_records
 
 
 def jpeg(height: int, width: int) -> bytes:
@@ -47,3 +47,20 @@ def test_decoders_free_their_memory() -> None:
     before = resident_bytes()
     decode_with_decoders(1500)
     assert resident_bytes() - before < 2**20  # each decoder takes 4 KiB
+
+
+def test_an_image_after_one_with_a_wrong_huffman_table_is_decoded(pack, tmp_path: Path) -> None:
+    """TurboJPEG 2.1.5 refuses every image from then on with the same decoder."""
+    good = jpeg(40, 56)
+    source = pack(tmp_path / "images.beton", [good, good])
+    with source.path.open("r+b") as file:
+        file.seek(int(source.records.offsets[0]))
+        file.write(good.replace(b"\xff\xc4\x00", b"\xff\xc4\xff", 1))
+    index, crop = np.arange(2), np.tile(np.array([0, 0, 40, 56], np.int32), (2, 2, 1))
+    pixels, record, image = (
+        np.zeros((2, 2, 8, 8, 3), np.uint8),
+        np.empty(9999, np.uint8),
+        np.empty(40 * 56 * 3, np.uint8),
+    )
+    decoded = crop_records(source.file, source.records, index, index, crop, pixels, Decoder(), record, image)
+    assert decoded.tolist() == [False, True]
