@@ -7,7 +7,12 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 SYSTEM_PACKAGES := $(shell cat docker/system-packages.txt)
 DEMO_DIR ?= runs/demo
-SOURCE ?= $(DEMO_DIR)/train.beton
+ifndef SOURCE
+SOURCE := $(DEMO_DIR)/train.beton
+IMAGES := $(DEMO_DIR)/images/train
+SIZE := 64
+endif
+SIZE ?= 224
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -29,9 +34,10 @@ test: install ## all tests that this machine can run
 demo: install ## make images, convert, pretrain, evaluate, plot: a few minutes on two cores
 	$(BIN)/simsiam demo --out $(DEMO_DIR)
 
-bench: install ## images per second of the loaders: make bench SOURCE=folder or .beton (else the demo's)
+bench: install ## loading speed: make bench SOURCE=folder or .beton [IMAGES=the folder, to compare] (else the demo's)
 	@test -e $(SOURCE) || { echo "There is no $(SOURCE): run make demo first, or give SOURCE=."; exit 2; }
-	$(BIN)/simsiam bench loader --source $(SOURCE) --backends torch,resident --size 64
+	$(BIN)/simsiam bench loader --source $(SOURCE) --backends auto,torch --size $(SIZE) \
+	  $(if $(IMAGES),--images $(IMAGES) --baseline imagefolder-pil)
 
 docker: ## build the training image
 	docker build -f docker/Dockerfile -t simsiam .
