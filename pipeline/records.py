@@ -10,8 +10,8 @@ import numpy.typing as npt
 class Records(Protocol):
     """Numbered images of a folder, an archive or a `.beton`, of which nothing but name and class need be known.
 
-    Every `Source` is one. Images are mostly asked for in ascending order, by several processes forked from the one
-    that opened the set, each of which opens its files on first use.
+    A `Source` is one of which the sizes are known, too. Images are mostly asked for in ascending order, by several
+    processes forked from the one that opened the set, each of which opens its files on first use.
     """
 
     @property

@@ -1,6 +1,6 @@
 """A set of images on disk, whatever its layout: sizes, labels and classes, encoded bytes, decoded pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.records import Records
 
 
-class Source(Protocol):
+class Source(Records, Protocol):
     """What every loader reads from: numbered images of known size.
 
     A source is picklable and safe to read from several processes; it opens its files on first use in each.
@@ -19,38 +20,6 @@ class Source(Protocol):
     @property
     def sizes(self) -> npt.NDArray[np.int32]:
         """Height and width of every image in pixels as stored, shape (n, 2)."""
-        ...
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """Class of every image, shape (n,); -1 where there is none."""
-        ...
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Class names by label; empty when the images are unlabelled."""
-        ...
-
-    @property
-    def broken(self) -> Sequence[tuple[str, str]]:
-        """What was left out when the source was opened, as (name, reason); these have no number."""
-        ...
-
-    @property
-    def place(self) -> str:
-        """What every name begins with that says where the set lies, not what it holds; a manifest leaves it out."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of readable images."""
-        ...
-
-    def name(self, index: int) -> str:
-        """What to call image `index` in a message: its path, or its place in the file."""
-        ...
-
-    def read(self, index: int) -> bytes:
-        """Return the encoded bytes of image `index`, as stored."""
         ...
 
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
