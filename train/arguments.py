@@ -2,8 +2,9 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar, get_origin
 
 import tyro
@@ -44,10 +45,12 @@ def parse(
     """Return `default`, a dataclass, with the values that the options `arguments` give.
 
     With `flags` a bool is switched by `--name` and `--no-name`, else given as `--name True`. Raises UsageError, with
-    the nearest right name and what `show` makes of an option, when the arguments don't fit.
+    the nearest right name and what `show` makes of an option, when the arguments don't fit. A class attribute
+    `DECLINED` of the dataclass says why there are no options of certain names; see `did_you_mean`.
     """
     kind: type[Configuration] = type(default)
-    with _errors.on_parse_error(_Refusal(arguments, list(option_names(default, flags)), show)):
+    refusal = _Refusal(arguments, list(option_names(default, flags)), show, getattr(kind, "DECLINED", {}))
+    with _errors.on_parse_error(refusal):
         return tyro.cli(
             kind,
             args=list(arguments),
@@ -88,8 +91,14 @@ def split_at_commas(arguments: Sequence[str], names: Collection[str]) -> list[st
 class _Refusal:
     """What tyro calls instead of printing a box: raises UsageError with one sentence."""
 
-    def __init__(self, arguments: Sequence[str], options: Sequence[str], show: Callable[[str], str]) -> None:
-        self._arguments, self._options, self._show = arguments, options, show
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        options: Sequence[str],
+        show: Callable[[str], str],
+        declined: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._arguments, self._options, self._show, self._declined = arguments, options, show, declined
 
     def __call__(self, event: _errors.ParseErrorEvent, /) -> NoReturn:
         raise UsageError(self._unknown_option(event.prog) or self._sentence(event))
@@ -99,7 +108,8 @@ class _Refusal:
         for argument in self._arguments:
             name = argument.partition("=")[0]
             if name.startswith("--") and name.replace("_", "-") not in self._options:
-                return f"There is no option {name}{did_you_mean(name, self._options)} {prog} --help lists them."
+                hint = did_you_mean(name, self._options, self._declined)
+                return f"There is no option {name}{hint} {prog} --help lists them."
         return None
 
     def _sentence(self, event: _errors.ParseErrorEvent) -> str:

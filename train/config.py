@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.errors import UsageError
@@ -13,7 +13,7 @@ from simsiam.pipeline.order import Order
 from simsiam.pipeline.plan import OnBroken
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-PrecisionName = Literal["auto", "bf16", "tf32", "fp32"]
+PrecisionName = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,13 @@ class PretrainConfig:
     device: DeviceName = "auto"
     """Where to train; `auto` takes the GPU if there is one."""
     precision: PrecisionName = "auto"
-    """Arithmetic of the network; `auto`: bf16 on a GPU that has it, fp32 elsewhere. The loss is always fp32."""
+    """Arithmetic of the network; `auto`: bf16 on a GPU, fp16 on one that lacks it, fp32 on a CPU. The loss is fp32."""
     compile: Literal["off", "default", "max-autotune"] = "off"
     """Compile the network with torch.compile."""
+    cuda_graph: bool = False
+    """Capture the whole step once and replay it on the GPU: for small networks, whose launches take the longest."""
+    recompute: bool = False
+    """Keep less for the backward pass, and compute it again there: for a batch that is too large for the GPU."""
     deterministic: bool = False
     """Use only deterministic operations on a GPU, slower; on a CPU runs repeat bit for bit with as many threads."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -222,6 +226,13 @@ class PretrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 
+    # What people look for in vain, by the begin of its name: an option that would be something else than it says.
+    DECLINED: ClassVar[Mapping[str, str]] = {
+        beginning: "Batches are not accumulated, since batch norm would see only a part of each: that is another"
+        " training, not a larger batch. Where --batch-size does not fit into the GPU, give --recompute."
+        for beginning in ("accumulat", "gradient_accumulat", "grad_accum")
+    }
+
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise UsageError(f"epochs is {self.epochs}; give 1 or more.")
@@ -229,6 +240,11 @@ class PretrainConfig:
             raise UsageError(
                 f"optimizer.warmup_epochs is {self.optimizer.warmup_epochs} and epochs {self.epochs};"
                 " give fewer epochs of warm-up than epochs."
+            )
+        if self.recompute and self.compile != "off":
+            raise UsageError(
+                f"recompute and compile {self.compile} exclude each other, since a compiled network decides itself what"
+                " it computes again; leave one of them out."
             )
         if self.batch_size < 2:
             raise UsageError(f"batch_size is {self.batch_size}; batch norm needs at least 2 images.")

@@ -23,6 +23,10 @@ class FiniteSteps:
     as they are, as for PyTorch's GradScaler. The running statistics of batch norm, which the forward pass has already
     changed by then, are put back. A loss that is not finite has such gradients, so it needs no look of its own. In
     several processes all decide alike, since the gradients have been averaged before.
+
+    Where a GradScaler takes the step (fp16), gradients are still scaled here, and one that is not finite may say only
+    that the scale is too large. The scaler then halves it; the step changes nothing but isn't counted, unless the
+    forward pass, which knows no scale, left a running statistic that is not finite, or the scale is down at 1.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -64,10 +68,14 @@ class FiniteSteps:
         bad = ~torch.nn.utils.get_total_norm(gradients, foreach=True).isfinite()
         self._found_inf.copy_(bad)
         optimizer.found_inf = self._found_inf  # pyright: ignore[reportAttributeAccessIssue]
-        self.skipped += bad
-        self.streak.add_(1).mul_(bad)
+        statistics = self._gather_statistics() if self._statistics else bad.new_zeros(0)
+        ill, scale = bad, getattr(optimizer, "grad_scale", None)  # which GradScaler.step sets
+        if scale is not None:
+            ill = bad & ((scale <= 1) | ~statistics.isfinite().all())
+        self.skipped += ill
+        self.streak.add_(ill).mul_(bad)
         if self._statistics:
-            statistics = torch.where(bad, self._good_statistics, self._gather_statistics())
+            statistics = torch.where(bad, self._good_statistics, statistics)
             self._good_statistics.copy_(statistics)
             parts = statistics.split([buffer.numel() for buffer in self._statistics])
             shaped = [part.view_as(buffer) for part, buffer in zip(parts, self._statistics, strict=True)]

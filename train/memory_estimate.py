@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from simsiam.model.recompute import is_recomputed
 from simsiam.pipeline.errors import RunError
 
 _USABLE = 0.9  # of the memory; the allocator's rounding and gaps take the rest
@@ -26,7 +27,7 @@ def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1
         raise RunError(
             f"The GPU's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which reached"
             f" {peak / 2**30:.1f} GiB before it failed. An estimate from that peak: --batch-size {fits} would fit;"
-            " the step was not over, so where it does not, take half of it."
+            f" the step was not over, so where it does not, take half of it.{_other_way_out(model)}"
         ) from None
 
 
@@ -39,6 +40,12 @@ def batch_that_fits(batch_size: int, peak_bytes: int, fixed_bytes: int, memory_b
     per_image = max(peak_bytes - fixed_bytes, 1) / batch_size
     fits = min((_USABLE * memory_bytes - fixed_bytes) / per_image, _USABLE * batch_size)
     return max(int(fits) // multiple * multiple, multiple)
+
+
+def _other_way_out(model: nn.Module) -> str:
+    if is_recomputed(model):
+        return ""
+    return " Or keep the batch and give --recompute, which takes more time and much less memory."
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -8,7 +8,11 @@ from simsiam.train.schedule import initial_learning_rate, learning_rate
 
 
 def make_optimizer(model: SimSiam, config: OptimizerConfig, batch_size: int) -> torch.optim.SGD:
-    """Return SGD with weight decay on every parameter; group 0 is encoder and projector, group 1 the predictor."""
+    """Return SGD with weight decay on every parameter; group 0 is encoder and projector, group 1 the predictor.
+
+    It is the fused one: same bits as parameter by parameter, and it alone can leave out a step, or unscale its
+    gradients, by what lies on the device (see `FiniteSteps`).
+    """
     return torch.optim.SGD(
         [
             {"params": [*model.encoder.parameters(), *model.projector.parameters()]},

@@ -1,28 +1,38 @@
 """Device and precision by name → the torch device, dtype and autocast that the network runs in."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.config import DeviceName, PrecisionName
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-class Arithmetic(NamedTuple):
+
+@dataclass(frozen=True)
+class Arithmetic:
     """How the network computes. Weights, batch-norm statistics and the loss are float32 in every case."""
 
     device: torch.device
-    name: Literal["bf16", "tf32", "fp32"]
+    name: Literal["bf16", "fp16", "tf32", "fp32"]
+    scaler: GradScaler = field(init=False, repr=False, compare=False)
+    """Scales the loss so that small gradients are not lost in float16; for other names it does nothing."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scaler", GradScaler(self.device.type, enabled=self.name == "fp16"))
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the views."""
-        return torch.bfloat16 if self.name == "bf16" else torch.float32
+        return _AUTOCAST.get(self.name, torch.float32)
 
     def autocast(self) -> AbstractContextManager:
         """Return the context that the network's forward pass runs in."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.name == "bf16" else nullcontext()
+        return torch.autocast(self.device.type, self.dtype) if self.name in _AUTOCAST else nullcontext()
 
 
 def open_device(name: DeviceName) -> torch.device:
@@ -40,7 +50,9 @@ def choose_arithmetic(device: torch.device, name: PrecisionName) -> Arithmetic:
     Raises UsageError when the device lacks what is asked for.
     """
     if name == "auto":
-        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        name = "fp32"
+        if device.type == "cuda":
+            name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if name == "tf32" and device.type != "cuda":
         raise UsageError("--precision tf32 is a GPU's arithmetic; on a CPU use fp32 or bf16.")
     # Convolutions alone take tf32: the resident backend crops by matrix products, which must not depend on it.

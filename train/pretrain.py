@@ -21,6 +21,7 @@ from simsiam.train.console import TrainingConsole, show_progress
 from simsiam.train.distributed import World, join_world, was_restarted
 from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
+from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
 from simsiam.train.interruption import Interrupted, StopSignals
 from simsiam.train.memory_estimate import explain_out_of_memory
 from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
@@ -28,7 +29,7 @@ from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
 from simsiam.train.run_folder import describe_images, open_run_folder, resumed_after_failure
 from simsiam.train.run_report import report_run
 from simsiam.train.schedule import initial_learning_rate
-from simsiam.train.step import train_step
+from simsiam.train.step import StepOutput, train_step
 from simsiam.train.training_run import SAVE, VIEWS, TrainingRun
 
 
@@ -56,6 +57,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
     if was_restarted():
         config = resumed_after_failure(config, default_run_dir)
     arithmetic = choose_arithmetic(open_device(config.device), config.precision)
+    check_cuda_graph(config, arithmetic.device, world.size)
     _make_deterministic(config.deterministic)
     workers = worker_count(data.workers)
     if data.workers is None:
@@ -80,7 +82,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
         folder = world.from_first(
             lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source)))
         )
-        run = held.enter_context(closing(TrainingRun(config, plan, folder, arithmetic.device, world)))
+        run = held.enter_context(closing(TrainingRun(config, plan, folder, arithmetic, world)))
         _announce(console, run, source, arithmetic)
         with (
             closing(_open_loader(config, plan, arithmetic.device, workers, console)) as loader,
@@ -91,10 +93,16 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
         ):
             _measure_knn_if_due(run, monitor, log, live)  # also where a run was killed between saving and measuring
             run.model.train()
+
+            def take_step(crops: Crops) -> StepOutput:
+                return train_step(crops, run.network, run.optimizer, arithmetic, data.mean, data.std)
+
+            if config.cuda_graph:
+                take_step = GraphedStep(take_step, run.optimizer)
             while not run.done:
                 run.set_learning_rate()
                 for crops, wait_seconds in _timed(loader.epoch(run.epoch, first_step=run.step_in_epoch)):
-                    output = train_step(crops, run.network, run.optimizer, arithmetic, data.mean, data.std)
+                    output = take_step(crops)
                     run.step += 1
                     run.window.add(output, wait_seconds)
                     live.step(run.step)

@@ -47,7 +47,7 @@ def load_config(file: Path) -> PretrainConfig:
     keys = [_key(option) for option in option_names(default, flags=False)]
     for key, value in settings.items():
         if key not in keys and not (value is None and any(known.startswith(f"{key}.") for known in keys)):  # `model:`
-            raise UsageError(f"There is no key {key} in {file}{did_you_mean(key, keys)}")
+            raise UsageError(f"There is no key {key} in {file}{did_you_mean(key, keys, default.DECLINED)}")
     # The YAML goes through the same parser as the command line, so it is checked the same way.
     options = [word for key, value in settings.items() if key in keys for word in _option(key, value)]
     try:

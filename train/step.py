@@ -14,6 +14,8 @@ from simsiam.pipeline.loader import Crops
 from simsiam.train.precision import Arithmetic
 
 Color = tuple[float, float, float]
+Mark = Callable[[str], None]
+"""What is told that a stage of a step has just been done, as far as the host goes, and which."""
 
 
 class StepOutput(NamedTuple):
@@ -32,8 +34,9 @@ def train_step(
     arithmetic: Arithmetic,
     mean: Color,
     std: Color,
+    mark: Mark = lambda stage: None,
 ) -> StepOutput:
-    """Augment, predict, compare, and update the weights once."""
+    """Augment, predict, compare, and update the weights once; `mark` is for those who time the stages."""
     draws = crops.draws
     views = augment_views(
         crops.pixels,
@@ -47,13 +50,20 @@ def train_step(
         std=std,
         dtype=arithmetic.dtype,
     )
+    mark("augment")
     with arithmetic.autocast():
         p1, p2, z1, z2 = model(views)
     loss = negative_cosine(p1, p2, z1, z2)
-    loss.backward()
-    optimizer.step()
+    mark("forward")
+    scaler = arithmetic.scaler  # a fused optimizer's scaled step waits for nothing, either
+    scaler.scale(loss).backward()
+    mark("backward")
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return StepOutput(loss.detach(), (output_std(z1) + output_std(z2)) / 2)
+    output = StepOutput(loss.detach(), (output_std(z1) + output_std(z2)) / 2)
+    mark("optimizer")
+    return output
 
 
 def output_std(z: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """A word that is not among those there are → the one that was probably meant."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
@@ -18,8 +19,15 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     return next((name for name in names if any(part.startswith(word) for part in _words(name))), None)
 
 
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return the end of a sentence: `; did you mean NAME?`, or a full stop where no name is near."""
+def did_you_mean(word: str, names: Iterable[str], declined: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the end of a sentence: `; did you mean NAME?`, or a full stop where no name is near.
+
+    `declined` says, in whole sentences, why there is no name with a certain beginning, which has underscores.
+    """
+    plain = _plain(word).replace("-", "_")
+    for beginning, why in declined.items():
+        if plain.startswith(beginning):
+            return f". {why}"
     name = nearest(word, names)
     return f"; did you mean {name}?" if name else "."
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from simsiam.model.batch_norm import share_statistics
+from simsiam.model.recompute import recompute_blocks
 from simsiam.model.resnet import resnet
 from simsiam.model.simsiam import SimSiam
 from simsiam.pipeline.errors import RunError
@@ -17,6 +18,7 @@ from simsiam.train.distributed import World
 from simsiam.train.health import Health
 from simsiam.train.metrics import Record, StepWindow
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
+from simsiam.train.precision import Arithmetic
 from simsiam.train.run_folder import RunFolder
 
 VIEWS = 2
@@ -49,11 +51,14 @@ class TrainingRun:
         config: PretrainConfig,
         plan: CropPlan,
         folder: RunFolder,
-        device: torch.device,
+        arithmetic: Arithmetic,
         world: World | None = None,
     ) -> None:
         self.config, self.folder, self._world = config, folder, world or World()
+        device, self._scaler = arithmetic.device, arithmetic.scaler
         self.model = build_model(config).to(device).to(memory_format=torch.channels_last)
+        if config.recompute:
+            recompute_blocks(self.model.encoder)
         self.network: Callable = self.model
         """The model as the step calls it."""
         if config.compile != "off":
@@ -138,6 +143,8 @@ class TrainingRun:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "predictor_learning_rate": self.optimizer.param_groups[1]["lr"],
         }
+        if self._scaler.is_enabled():
+            record["loss_scale"] = self._scaler.get_scale()
         if not math.isfinite(record["loss"]):
             raise RunError(self._diverged(f"The loss is {record['loss']}"))
         record |= self.health.look(record)
@@ -160,6 +167,7 @@ class TrainingRun:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
             "window": self.window.state_dict(),
             "health": self.health.state_dict(),
         }
@@ -180,6 +188,8 @@ class TrainingRun:
     def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty where the precision knows none: `auto` on another device
+            self._scaler.load_state_dict(state["scaler"])
         self.window.load_state_dict(state["window"])
         self.health.load_state_dict(state["health"])
         self.step = state["step"]

@@ -62,6 +62,11 @@ def test_tree_is_plain() -> None:
     [
         ("--epoch 3", "There is no option --epoch; did you mean --epochs? test --help lists them."),
         ("--data.paht 3", "There is no option --data.paht; did you mean --data.path?"),
+        (
+            "--accumulate-steps 4",
+            "There is no option --accumulate-steps. Batches are not accumulated, since",
+        ),
+        ("--gradient-accumulation=4", "There is no option --gradient-accumulation. Batches are not accumulated"),
         ("--data.backend dally", "--data.backend is one of auto, "),
         ("--device gpu", "--device is one of auto, cpu, cuda, not gpu."),
         ("--checkpoint.keep 1", "checkpoint.keep is 1; give 2 or more"),
@@ -82,6 +87,7 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
         (lambda: PretrainConfig(seed=-1), "seed is -1; give a whole number"),
         (lambda: PretrainConfig(seed=2**63), "seed is 9223372036854775808; give a whole number"),
         (lambda: PretrainConfig(knn=KnnConfig(short_side=223)), "knn.short_side is 223, less than data.size, 224"),
+        (lambda: PretrainConfig(recompute=True, compile="default"), "recompute and compile default exclude each other"),
         (lambda: DataConfig(size=7), "data.size is 7; give a view of at least 8"),
         (lambda: DataConfig(workers=-1), "data.workers is -1; give 0 or more"),
         (lambda: DataConfig(std=(1, 0, 1)), "data.std is .*; give three positive numbers"),
@@ -133,6 +139,6 @@ def test_what_decides_the_result_may_not_change(option: str, difference: str) ->
 
 def test_what_does_not_decide_the_result_may_change() -> None:
     options = "--run-dir r --resume auto --max-steps 3 --data.path p --data.workers 2 --data.backend torch --device cpu"
-    other = "--log.every-steps 3 --checkpoint.keep 5 --knn.every-epochs 1 --deterministic --compile default"
+    other = "--log.every-steps 3 --checkpoint.keep 5 --knn.every-epochs 1 --deterministic --recompute --cuda-graph"
     changed = parse(*options.split(), *other.split())
     assert identity_differences(to_tree(PretrainConfig()), to_tree(changed)) == []

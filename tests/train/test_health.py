@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from simsiam.pipeline.errors import RunError
 from simsiam.train.config import HealthConfig
@@ -77,6 +78,58 @@ def test_counts_and_statistics_come_back() -> None:
     take_step(again, again_optimizer, images(2, float("nan")))
     assert_equal(everything(again, again_optimizer), everything(model, optimizer))
     assert (int(resumed.skipped), int(resumed.streak)) == (2, 2)
+
+
+def take_scaled_step(model: nn.Module, optimizer: torch.optim.SGD, scaler: GradScaler, batch: Tensor) -> None:
+    scaler.scale(model(batch).square().mean()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+
+
+def test_scaled_steps_are_the_very_steps_without_a_scale() -> None:
+    (model, optimizer), (watched, watched_optimizer) = network(), network()
+    FiniteSteps(watched, watched_optimizer)
+    scaler = GradScaler("cpu", init_scale=2.0**16)
+    for step in range(5):
+        take_step(model, optimizer, images(step))
+        take_scaled_step(watched, watched_optimizer, scaler, images(step))
+    assert_equal(everything(model, optimizer), everything(watched, watched_optimizer))
+
+
+def test_steps_that_find_the_scale_change_nothing_and_are_not_ill() -> None:
+    (model, optimizer), (watched, watched_optimizer) = network(), network()
+    steps = FiniteSteps(watched, watched_optimizer)
+    for parameter in watched.parameters():  # more than float16 holds
+        parameter.register_hook(lambda gradient: torch.where(gradient.abs() > 65504, torch.inf, gradient))
+    scaler = GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
+    for step in range(4):
+        take_scaled_step(watched, watched_optimizer, scaler, images(step))
+        if step > 0:
+            take_step(model, optimizer, images(step))
+    assert scaler.get_scale() == 2.0**10
+    assert_equal(everything(model, optimizer), everything(watched, watched_optimizer))
+    assert (int(steps.skipped), int(steps.streak)) == (0, 0)
+
+
+def test_step_whose_forward_pass_is_not_finite_is_ill_at_any_scale() -> None:
+    model, optimizer = network()
+    steps, scaler = FiniteSteps(model, optimizer), GradScaler("cpu", init_scale=2.0**16)
+    before = everything(model, optimizer)
+    for step in range(3):
+        take_scaled_step(model, optimizer, scaler, images(step, float("inf")))
+    assert_equal(everything(model, optimizer), before)
+    assert (int(steps.skipped), int(steps.streak), scaler.get_scale()) == (3, 3, 2.0**13)
+
+
+def test_gradient_that_no_scale_makes_finite_is_ill() -> None:
+    model, optimizer = network()
+    steps, scaler = FiniteSteps(model, optimizer), GradScaler("cpu", init_scale=4.0)
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
+    for step in range(5):  # at 4, 2, 1, ½ and ¼
+        take_scaled_step(model, optimizer, scaler, images(step))
+    assert (int(steps.skipped), int(steps.streak)) == (3, 3)
 
 
 def watched_by(**settings: Any) -> tuple[Health, nn.Module, torch.optim.SGD]:

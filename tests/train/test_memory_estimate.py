@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from simsiam.model.recompute import recompute_blocks
+from simsiam.model.resnet import resnet
 from simsiam.pipeline.errors import RunError
 from simsiam.train import memory_estimate
 from simsiam.train.memory_estimate import batch_that_fits, explain_out_of_memory
@@ -35,6 +37,19 @@ def test_error_names_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
         explain_out_of_memory(model, 512),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_error_names_recompute_where_it_is_not_used_yet(monkeypatch: pytest.MonkeyPatch, recomputed: bool) -> None:
+    encoder = resnet("resnet18")
+    if recomputed:
+        recompute_blocks(encoder)
+    monkeypatch.setattr(memory_estimate, "_device_of", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 79 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 80 * GIB))
+    with pytest.raises(RunError) as told, explain_out_of_memory(nn.Sequential(encoder), 512):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert ("Or keep the batch and give --recompute" in str(told.value)) == (not recomputed)
 
 
 def test_other_errors_pass() -> None:

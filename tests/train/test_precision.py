@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from simsiam.train import precision
 from simsiam.train.config import PrecisionName
 from simsiam.train.precision import choose_arithmetic, open_device
 
@@ -39,9 +40,10 @@ def test_auto_is_fp32_on_a_cpu() -> None:
     assert (arithmetic.device, arithmetic.name, arithmetic.dtype) == (CPU, "fp32", torch.float32)
 
 
-@pytest.mark.parametrize(("supported", "name"), [(True, "bf16"), (False, "fp32")])
-def test_auto_is_bf16_on_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool, name: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+@pytest.mark.parametrize(("supported", "name"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_a_gpu_is_bf16_or_else_fp16(monkeypatch: pytest.MonkeyPatch, supported: bool, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    monkeypatch.setattr(precision, "GradScaler", lambda device, enabled: enabled)
     assert choose_arithmetic(torch.device("cuda", 0), "auto").name == name
 
 
@@ -57,7 +59,9 @@ def test_switches_of_pytorch_follow_the_name() -> None:
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (matmul, cudnn)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)]
+)
 def test_network_computes_in_the_arithmetic(name: PrecisionName, dtype: torch.dtype) -> None:
     arithmetic = choose_arithmetic(CPU, name)
     layer = torch.nn.Linear(4, 4)
@@ -65,3 +69,4 @@ def test_network_computes_in_the_arithmetic(name: PrecisionName, dtype: torch.dt
         assert layer(torch.ones(2, 4)).dtype == dtype
     assert arithmetic.dtype == dtype
     assert layer.weight.dtype == torch.float32
+    assert arithmetic.scaler.is_enabled() == (name == "fp16")

@@ -1,18 +1,21 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional
 from torchvision.models import resnet18
 
 from simsiam.kernels.augment import augment_views
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.draw import Augmentation, Draws
 from simsiam.pipeline.loader import Crops, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
+from simsiam.train.health import FiniteSteps
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.precision import Arithmetic
 from simsiam.train.step import output_std, train_step
@@ -91,15 +94,34 @@ def test_no_gradient_is_carried_into_the_next_step(batches: list[Crops]) -> None
     assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == []
 
 
-def test_bf16_step_keeps_weights_and_loss_in_float32(batches: list[Crops]) -> None:
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_step_keeps_weights_and_loss_in_float32(
+    name: Literal["bf16", "fp16"], dtype: torch.dtype, batches: list[Crops]
+) -> None:
     model = build_model(CONFIG).train()
     seen = []
     model.encoder.register_forward_hook(lambda module, inputs, output: seen.extend([inputs[0].dtype, output.dtype]))
-    arithmetic = Arithmetic(torch.device("cpu"), "bf16")
-    output = train_step(batches[0], model, make_optimizer(model, SETTINGS, 16), arithmetic, MEAN, STD)
-    assert seen == [torch.bfloat16, torch.bfloat16]
+    arithmetic = Arithmetic(torch.device("cpu"), name)
+    pixels, draws, index, label = batches[0]
+    few = Crops(pixels[:4], Draws(*(numbers[:4] for numbers in draws)), index[:4], label[:4])
+    output = train_step(few, model, make_optimizer(model, SETTINGS, 4), arithmetic, MEAN, STD)
+    assert seen == [dtype, dtype]
     assert (output.loss.dtype, output.output_std.dtype) == (torch.float32, torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_scaled_loss_gives_the_same_step(batches: list[Crops]) -> None:
+    outcomes = []
+    for scale in (None, 2.0**16):
+        model = build_model(CONFIG).train()
+        arithmetic = Arithmetic(torch.device("cpu"), "fp32")
+        if scale:
+            object.__setattr__(arithmetic, "scaler", GradScaler("cpu", init_scale=scale))
+        optimizer = make_optimizer(model, SETTINGS, 16)
+        FiniteSteps(model, optimizer)
+        losses = [train_step(crops, model, optimizer, arithmetic, MEAN, STD).loss for crops in batches[:2]]
+        outcomes.append([*losses, *model.state_dict().values()])
+    assert all(torch.equal(one, other) for one, other in zip(*outcomes, strict=True))
 
 
 @pytest.mark.parametrize("width", [4, 64, 512])

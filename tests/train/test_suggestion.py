@@ -31,3 +31,10 @@ def test_of_two_equally_near_the_first_is_taken() -> None:
 def test_end_of_a_sentence() -> None:
     assert did_you_mean("costum", ["demo", "custom"]) == "; did you mean custom?"
     assert did_you_mean("xyzzy", ["demo", "custom"]) == "."
+
+
+def test_name_that_is_missing_on_purpose_is_explained() -> None:
+    declined = {"grad_accum": "It would be another training."}
+    for word in ("--grad-accum", "grad_accum_steps"):
+        assert did_you_mean(word, ["grad-acc"], declined) == ". It would be another training."
+    assert did_you_mean("--accum", ["demo"], declined) == "."

@@ -13,23 +13,31 @@ from simsiam.pipeline.source import open_source
 from simsiam.train import training_run
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import CheckpointConfig, PretrainConfig
+from simsiam.train.precision import Arithmetic
 from simsiam.train.run_folder import RunFolder
 from simsiam.train.step import StepOutput
 from simsiam.train.training_run import SAVE, TrainingRun
 
 TinyConfig = Callable[..., PretrainConfig]
+FP32 = Arithmetic(torch.device("cpu"), "fp32")
+FP16 = Arithmetic(torch.device("cpu"), "fp16")
 
 
 @pytest.fixture
 def make_run(tiny_config: TinyConfig, tiny_images: Path, tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run of 3 epochs of 6 steps, with options; nothing is trained."""
 
-    def make(checkpoint: CheckpointConfig | None = None, max_steps: int | None = None) -> TrainingRun:
+    def make(
+        checkpoint: CheckpointConfig | None = None,
+        max_steps: int | None = None,
+        arithmetic: Arithmetic = FP32,
+        state: dict | None = None,
+    ) -> TrainingRun:
         config = dataclasses.replace(
             tiny_config(tmp_path), epochs=3, max_steps=max_steps, checkpoint=checkpoint or CheckpointConfig()
         )
         plan = CropPlan(open_source(tiny_images / "train"), config.augmentation, 16, config.batch_size)
-        return TrainingRun(config, plan, RunFolder(tmp_path, None, None, {}), torch.device("cpu"))
+        return TrainingRun(config, plan, RunFolder(tmp_path, state, None, {}), arithmetic)
 
     return make
 
@@ -114,6 +122,23 @@ def test_what_is_saved_is_the_state_at_that_moment(make_run, monkeypatch: pytest
     saved = load_checkpoint(path)
     assert all(torch.equal(saved["model"][name], value) for name, value in expected.items())
     assert saved["window"]["sums"].tolist() == [0, 0, 0]
+
+
+def test_scale_of_the_loss_comes_back(make_run) -> None:
+    saved, expected = make_run(arithmetic=FP16), {}
+    with closing(saved):
+        scaler = FP16.scaler
+        scaler.scale(torch.ones(()))  # as a step does, after which there is a scale
+        scaler.update(2.0**11)
+        expected = scaler.state_dict()
+        saved.save(wait=True)
+        saved.window.add(StepOutput(torch.tensor(-0.5), torch.tensor(0.5)), wait_seconds=0.0)
+        assert saved.record()["loss_scale"] == 2.0**11
+    (path,) = list_checkpoints(saved.folder.checkpoints)
+    for name in ("fp16", "fp32"):  # which has none to take up
+        arithmetic = Arithmetic(torch.device("cpu"), name)
+        with closing(make_run(arithmetic=arithmetic, state=load_checkpoint(path))):
+            assert arithmetic.scaler.state_dict() == (expected if name == "fp16" else {})
 
 
 def test_last_save_that_fails_is_an_error(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
