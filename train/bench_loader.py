@@ -1,7 +1,6 @@
 """Rows and a source → images per second of each, measured in turns."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +10,13 @@ from simsiam.pipeline.loader import choose_backend
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
 from simsiam.train.bench_batches import RowSettings
-from simsiam.train.bench_results import Measurement, Result, results_of
-from simsiam.train.bench_row import FirstEpoch, Round, measure_row
+from simsiam.train.bench_results import Result, results_of
+from simsiam.train.bench_row import measure_row
 from simsiam.train.bench_row_name import LoaderRowName, check_loader_row
+from simsiam.train.bench_turns import take_turns
 from simsiam.train.config import DeviceName
 from simsiam.train.environment import worker_count
-from simsiam.train.pinned_process import PinnedProcess, first_cores
+from simsiam.train.pinned_process import first_cores
 from simsiam.train.precision import open_device
 
 
@@ -60,7 +60,8 @@ def bench_loaders(
 
     cores = first_cores(max(workers, 1))
     common = RowSettings("synthetic", source, images, batch_size, size, workers, device, augment, seconds / rounds)
-    measurements = _take_turns([replace(common, name=name) for name in rows], cores, rounds, say)
+    settings_of_rows = {name: replace(common, name=name) for name in rows}
+    measurements = take_turns(measure_row, settings_of_rows, cores, rounds, say, "First epoch")
     settings = {
         "batch_size": batch_size,
         "size": size,
@@ -71,24 +72,3 @@ def bench_loaders(
     }
     results = results_of(measurements, len(cores), baseline and chosen[baseline], needed_images_per_second)
     return [result | settings for result in results]
-
-
-def _take_turns(
-    rows: Sequence[RowSettings], cores: Sequence[int], rounds: int, say: Callable[[str], None]
-) -> list[Measurement]:
-    with ExitStack() as stack:
-        processes: list[PinnedProcess] = []
-        first_epochs: list[FirstEpoch] = []
-        turns_of_rows: list[list[Round]] = [[] for _ in rows]
-        for row in rows:
-            say(f"First epoch: {row.name}")
-            process = PinnedProcess(row.name, cores, measure_row, row)
-            processes.append(stack.enter_context(closing(process)))
-            first_epochs.append(next(process))
-        for number in range(1, rounds + 1):
-            say(f"Round {number} of {rounds}")
-            for process, turns in zip(processes, turns_of_rows, strict=True):
-                turns.append(next(process))
-        peaks = [process.peak_memory_bytes for process in processes]
-    names = [row.name for row in rows]
-    return list(map(Measurement, names, first_epochs, turns_of_rows, peaks))

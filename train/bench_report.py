@@ -60,6 +60,48 @@ def print_convert_results(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
+def print_step_results(results: Sequence[Result], console: Console) -> None:
+    """Show the rows of `simsiam bench step` or `bench train`: how fast they are, then where the time goes."""
+    with_ceiling, with_peer = ("percent_of_synthetic" in results[0]), ("times_baseline" in results[0])
+    on_gpu = "percent_of_memory_bound" in results[0]
+    speed = _table("row", "images/s", "20–80 %", "views/s", "ms a\nstep", "wait\n%")
+    for heading, shown in (("% of\nceiling", with_ceiling), ("times\npeer", with_peer)):
+        if shown:
+            speed.add_column(heading, justify="right")
+    stages = dict.fromkeys(stage for result in results for stage in result["stage_milliseconds"])
+    work = _table("row", *(f"{stage}\nms" for stage in stages), "TFLOP\n/s", "% of\nproducts")
+    work.add_column("% of\nmemory" if on_gpu else "MiB", justify="right")
+    for result in results:
+        low, high = result["images_per_second_20_80"]
+        speed.add_row(
+            result["name"],
+            f"{result['images_per_second']:,.0f}",
+            f"{low:,.0f}–{high:,.0f}",
+            f"{result['views_per_second']:,.0f}",
+            f"{result['milliseconds_per_step']:,.1f}",
+            f"{result['wait_percent']:.1f}",
+            *([f"{result['percent_of_synthetic']:.1f}"] if with_ceiling else []),
+            *([f"{result['times_baseline']:.2f}"] if with_peer else []),
+        )
+        times = result["stage_milliseconds"]
+        work.add_row(
+            result["name"],
+            *(f"{times[stage]:,.1f}" if stage in times else "" for stage in stages),
+            f"{result['tflops_per_second']:,.2f}",
+            f"{result['percent_of_products']:.0f}",
+            f"{result['percent_of_memory_bound']:.0f}" if on_gpu else f"{result['peak_memory_mib']:,.0f}",
+        )
+    console.print(speed, work)
+    if with_peer:
+        ratio = results[0]
+        low, high = ratio["times_baseline_range"]
+        console.print(
+            f"{ratio['name']} takes {ratio['times_baseline']:.2f} times as many images a second as {ratio['baseline']},"
+            f" between {low:.2f} and {high:.2f} in the rounds.",
+            highlight=False,
+        )
+
+
 def _table(*headings: str) -> Table:
     name, *numbers = headings
     table = Table(box=box.SIMPLE_HEAD, padding=0, header_style="")

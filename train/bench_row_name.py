@@ -1,4 +1,4 @@
-"""The rows of `simsiam bench loader` and `simsiam bench convert` by name, and what each of them needs."""
+"""The rows of the benches by name, and what each of them needs."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,22 @@ ConvertRowName = Literal["scan", "convert", "bytes-copied", "re-encoded", "ffcv-
 - `bytes-copied`: the same without a limit to the side, so that all usual JPEGs are copied;
 - `re-encoded`: the same with every image encoded anew;
 - `ffcv-writer`: FFCV's own DatasetWriter with the same longest side and quality.
+"""
+
+StepRowName = Literal["ours", "ours-fp32", "ours-bf16", "ours-compiled", "peer", "peer-amp"]
+"""One of
+
+- `ours`: the step of `simsiam pretrain`, with the precision and the compilation that were asked for;
+- `ours-fp32`, `ours-bf16`: the same in this precision;
+- `ours-compiled`: the same through torch.compile;
+- `peer`: what most trainings have: one pass a view, channels-first, float32, torch.nn's batch norm, torch's SGD;
+- `peer-amp`: the same in automatic mixed precision (bfloat16).
+"""
+TrainRowName = Literal["ours", "synthetic", "peer", "peer-amp"]
+"""One of
+
+- `ours`: our step fed by one of our loaders; `synthetic`: by crops that lie ready on the device, which is its ceiling;
+- `peer`, `peer-amp`: the peer's step fed by a DataLoader over torchvision's ImageFolder with the reference transforms.
 """
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from simsiam.train import bench_loader
+from simsiam.train import bench_loader, bench_turns
 from simsiam.train.bench_loader import bench_loaders
 from simsiam.train.bench_row import measure_row
 
@@ -33,7 +33,7 @@ class SameProcess:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(bench_loader, "PinnedProcess", SameProcess)
+    monkeypatch.setattr(bench_turns, "PinnedProcess", SameProcess)
     monkeypatch.setattr(SameProcess, "asked", [], raising=False)
     return SameProcess.asked
 

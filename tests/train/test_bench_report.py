@@ -9,8 +9,9 @@ from rich.console import Console
 from simsiam.train.bench_convert import Turn
 from simsiam.train.bench_convert import results_of as results_of_convert
 from simsiam.train.bench_report import print_convert_results, print_loader_results, write_results
-from simsiam.train.bench_results import Measurement, results_of
+from simsiam.train.bench_results import results_of
 from simsiam.train.bench_row import FirstEpoch, Round
+from simsiam.train.bench_turns import Measurement
 from simsiam.train.bench_windows import Window
 
 

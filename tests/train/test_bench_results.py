@@ -1,7 +1,8 @@
 import pytest
 
-from simsiam.train.bench_results import Measurement, results_of
+from simsiam.train.bench_results import results_of
 from simsiam.train.bench_row import FirstEpoch, Round
+from simsiam.train.bench_turns import Measurement
 from simsiam.train.bench_windows import Window
 
 

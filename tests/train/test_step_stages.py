@@ -1,0 +1,75 @@
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from simsiam.train import step_stages
+from simsiam.train.step_stages import count_work, measure_products, time_stages, trace_steps
+
+CPU = torch.device("cpu")
+
+
+def test_each_stage_takes_what_lies_between_two_marks() -> None:
+    def step(mark) -> None:
+        time.sleep(0.02)
+        mark("slow")
+        time.sleep(0.002)
+        mark("quick")
+
+    stages = time_stages(step, CPU, steps=3)
+    assert list(stages) == ["slow", "quick"]
+    assert 20 <= stages["slow"] < 60 and 2 <= stages["quick"] < 15
+
+
+def test_work_of_a_convolution_is_counted_by_hand() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Conv2d(4, 2, 1, bias=False))
+    images = torch.randn(5, 3, 8, 8)
+    forward = 2 * 5 * 64 * (4 * 27 + 2 * 4)
+    operations, bytes_moved = count_work(lambda: model(images), model)
+    assert operations == forward
+    inputs, outputs = 4 * 5 * 64 * (3 + 4), 4 * 5 * 64 * (4 + 2)
+    assert bytes_moved == 3 * (inputs + outputs) + 8 * outputs
+    # The first convolution's input needs no gradient.
+    operations, _ = count_work(lambda: model(images).sum().backward(), model)
+    assert operations == 3 * forward - 2 * 5 * 64 * 4 * 27
+    assert not any(module._forward_hooks for module in model)
+
+
+def test_work_under_autocast_counts_bytes_of_the_smaller_type() -> None:
+    model = nn.Conv2d(3, 4, 1, bias=False)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            model(torch.randn(2, 3, 4, 4))
+
+    assert count_work(step, model)[1] == 2 * 2 * 16 * (3 * (3 + 4) + 8 * 4)
+
+
+def test_compiled_model_is_counted_uncompiled() -> None:
+    ran = []
+
+    def compile_nothing(graph: Callable, inputs: object) -> Callable:
+        return lambda *values: ran.append(graph) or graph(*values)
+
+    model = nn.Conv2d(3, 4, 1, bias=False)
+    compiled = torch.compile(model, backend=compile_nothing)
+    compiled(torch.randn(2, 3, 4, 4))
+    assert len(ran) == 1
+    assert count_work(lambda: compiled(torch.randn(2, 3, 4, 4)), model)[0] == 2 * 2 * 16 * 12
+    compiled(torch.randn(2, 3, 4, 4))
+    assert len(ran) == 2
+
+
+def test_a_product_of_n_rows_is_two_n_cubed_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_stages, "time_stages", lambda *_: {"product": 0.5})
+    assert measure_products(CPU, torch.float32, side=64) == pytest.approx(2 * 64**3 / 0.0005)
+
+
+def test_trace_is_json_with_the_operations(tmp_path: Path) -> None:
+    trace_steps(lambda: torch.randn(4, 4) @ torch.randn(4, 4), tmp_path / "trace.json")
+    names = [event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]]
+    assert names.count("aten::mm") == 3
