@@ -101,15 +101,9 @@ def _copy(crops: Crops) -> Crops:
 
 
 def _augment(crops: Crops, dtype: torch.dtype) -> torch.Tensor:
-    draws = crops.draws
     return augment_views(
         crops.pixels,
-        draws.flip,
-        draws.jitter,
-        draws.order,
-        draws.gray,
-        draws.sigma,
-        draws.solarize,
+        *crops.draws.photometric,
         mean=DataConfig.mean,
         std=DataConfig.std,
         dtype=dtype,

@@ -75,15 +75,9 @@ def _first_crops(
 
 def _crops_and_views(crops: Crops) -> np.ndarray:
     """Return both crops and both augmented views of every image, uint8 (N, 4, S, S, 3)."""
-    draws = crops.draws
     views = augment_views(
         crops.pixels,
-        draws.flip,
-        draws.jitter,
-        draws.order,
-        draws.gray,
-        draws.sigma,
-        draws.solarize,
+        *crops.draws.photometric,
         mean=(0, 0, 0),
         std=(1, 1, 1),
     )

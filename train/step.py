@@ -37,15 +37,9 @@ def train_step(
     mark: Mark = lambda stage: None,
 ) -> StepOutput:
     """Augment, predict, compare, and update the weights once; `mark` is for those who time the stages."""
-    draws = crops.draws
     views = augment_views(
         crops.pixels,
-        draws.flip,
-        draws.jitter,
-        draws.order,
-        draws.gray,
-        draws.sigma,
-        draws.solarize,
+        *crops.draws.photometric,
         mean=mean,
         std=std,
         dtype=arithmetic.dtype,
