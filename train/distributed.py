@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.pipeline.errors import UsageError
@@ -151,7 +153,8 @@ def join_world(device: DeviceName) -> Iterator[World]:
                 f" {torch.cuda.device_count()} GPUs: give --nproc-per-node {torch.cuda.device_count()}."
             )
         torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
+    dist.init_process_group(backend, store=_store_of_this_start(), rank=world.rank, world_size=size, timeout=_PATIENCE)
     try:
         yield world
         world.leave()
@@ -163,6 +166,16 @@ def join_world(device: DeviceName) -> Iterator[World]:
     finally:
         # A process that leaves the group behind is aborted at its end, and restarted by torchrun though it had done.
         dist.destroy_process_group()
+
+
+def _store_of_this_start() -> Store:
+    """Return the store through which the processes find each other, with a place of its own for each start.
+
+    torchrun keeps one store over its restarts, and PyTorch (2.14: `_create_c10d_store`) trusts it to be new: a process
+    that is quicker than the others would find the addresses of those that died, and be refused, or wait for ever.
+    """
+    store, _, size = next(rendezvous("env://", timeout=_PATIENCE))
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-of-{size}", store)
 
 
 def was_restarted() -> bool:

@@ -1,14 +1,9 @@
 """The kernels' tests run wherever the fixture `device` says: here on the CPU, in tests/gpu on a GPU."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    # Triton reads this once, when it is imported: nothing imports it before its first kernel runs.
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture
