@@ -18,8 +18,8 @@ COMMANDS: dict[str, str] = {
     "evaluate knn": "accuracy of nearest neighbours in a frozen encoder's features",
     "bench loader": "images per second of the loader backends",
     "bench convert": "images per second of convert, beside FFCV's own writer",
-    "bench step": "images per second of a training step, stage by stage, beside the usual one",
-    "bench train": "images per second from images to weights, beside the usual training",
+    "bench step": "a training step, stage by stage, beside the usual one",
+    "bench train": "training from images to weights, beside the usual one",
     "bench kernels": "what the fused operations take, checked first",
     "plot": "curves of one or several runs as PNG",
 }
