@@ -102,6 +102,8 @@ class TrainingConsole:
             f"  std {record['output_std'] / healthy_std:.2f}/√d  lr {record['learning_rate']:.4g}"
             f"  {record['images_per_second']:,.0f} images/s  {record['views_per_second']:,.0f} views/s"
             f"  wait {record['wait_percent']:.0f} %"
+            + (f"  {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
+            + (f"  {record['replaced_images']} broken images replaced" if "replaced_images" in record else "")
         )
         if self._bar:
             self._bar.update(self._task, line=line)

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from simsiam.pipeline.convert import convert
@@ -15,7 +14,6 @@ from simsiam.train.console import show_progress
 from simsiam.train.demo_images import CLASSES, write_demo_images
 from simsiam.train.environment import available_cores
 from simsiam.train.pretrain import pretrain
-from simsiam.train.preview import preview
 
 TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
 
@@ -43,14 +41,4 @@ def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, A
         data=dataclasses.replace(config.data, path=betons["train"]),
         knn=dataclasses.replace(config.knn, train=betons["train"], test=betons["test"]),
     )
-    summary = pretrain(config, out / "run", console)
-    sheet = preview(
-        open_source(betons["train"]),
-        out / "run" / "plots" / "views.png",
-        augmentation=config.augmentation,
-        size=config.data.size,
-        seed=config.seed,
-        device=torch.device("cpu"),
-    )
-    console.print(f"Contact sheet: {sheet}", highlight=False, soft_wrap=True)
-    return summary
+    return pretrain(config, out / "run", console)

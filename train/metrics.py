@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.train.step import StepOutput
@@ -64,6 +66,13 @@ class MetricsLog:
                 if name != "step":
                     self._tensorboard.add_scalar(name, value, record["step"])
 
+    def write_picture(self, name: str, file: Path, step: int) -> None:
+        """Show a PNG in TensorBoard as it is now, under a name such as `neighbours`."""
+        if self._tensorboard:
+            with Image.open(file) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self._tensorboard.add_image(name, pixels, step, dataformats="HWC")
+
     def close(self) -> None:
         """Flush and close the files."""
         os.fsync(self._file.fileno())
@@ -77,6 +86,9 @@ class NoLog:
 
     def write(self, record: Record) -> None:
         """Write nothing."""
+
+    def write_picture(self, name: str, file: Path, step: int) -> None:
+        """Show nothing."""
 
     def close(self) -> None:
         """Close nothing."""

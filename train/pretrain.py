@@ -24,10 +24,10 @@ from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
 from simsiam.train.interruption import Interrupted, StopSignals
 from simsiam.train.memory_estimate import explain_out_of_memory
-from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
+from simsiam.train.metrics import MetricsLog, NoLog, Record, read_metrics, summarize
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
 from simsiam.train.run_folder import describe_images, open_run_folder, resumed_after_failure
-from simsiam.train.run_report import report_run
+from simsiam.train.run_report import draw_views, report_run
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.step import StepOutput, train_step
 from simsiam.train.training_run import SAVE, VIEWS, TrainingRun
@@ -91,6 +91,8 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             StopSignals() as signals,
             explain_out_of_memory(run.model, config.batch_size, world.size),
         ):
+            if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):
+                log.write_picture("views", sheet, run.step)
             _measure_knn_if_due(run, monitor, log, live)  # also where a run was killed between saving and measuring
             run.model.train()
 
@@ -107,7 +109,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                     run.window.add(output, wait_seconds)
                     live.step(run.step)
                     if run.due_to_log():
-                        record = run.record()  # waits for the device
+                        record = run.record() | _replaced_images(loader)  # waits for the device
                         log.write(record)
                         live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     # A signal lets the running step finish; a kill costs at most the steps since the last save.
@@ -117,7 +119,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                         run.save(wait=run.done or stop)  # waits for the device, and for the disk at the end
                     if stop:
                         if world.first:
-                            report_run(folder.path, source, config)
+                            report_run(folder.path)
                         raise Interrupted(request, folder.path)
                     if run.done:
                         break
@@ -126,7 +128,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             return {}
         summary = summarize(read_metrics(folder.path))
         write_text_atomically(folder.path / "summary.json", json.dumps(summary, indent=2) + "\n")
-        report_run(folder.path, source, config)
+        report_run(folder.path)
     return summary
 
 
@@ -140,6 +142,11 @@ def _timed(batches: Iterator[Crops]) -> Iterator[tuple[Crops, float]]:
         yield batch, time.perf_counter() - asked
 
 
+def _replaced_images(loader: CropLoader) -> Record:
+    """Return what is to be told of broken images that others stood in for, since this process began."""
+    return {"replaced_images": loader.replaced} if loader.replaced else {}
+
+
 def _measure_knn_if_due(
     run: TrainingRun, monitor: KnnMonitor | None, log: MetricsLog | NoLog, live: TrainingConsole
 ) -> None:
@@ -148,9 +155,11 @@ def _measure_knn_if_due(
     if any(record["step"] == run.step and "knn" in record for record in read_metrics(run.folder.path)):
         return
     with run.window.pause():
-        accuracy = monitor.accuracy(run.model.encoder)  # waits for the device
+        sheet = run.folder.path / "plots" / "neighbours.png"
+        accuracy = monitor.measure(run.model.encoder, sheet)  # waits for the device
     epochs = run.step / run.steps_per_epoch
     log.write({"step": run.step, "epoch": epochs, "knn": accuracy})
+    log.write_picture("neighbours", sheet, run.step)
     when = f"after epoch {epochs:g}" if run.step else "at random initialisation"
     live.say(f"kNN accuracy {when}: {100 * accuracy:.2f} %")
 

@@ -33,27 +33,34 @@ td:first-child { color: #666; } td:last-child { font-variant-numeric: tabular-nu
 """
 
 
-def report_run(run_dir: Path, source: Source, config: PretrainConfig) -> None:
-    """Draw the curves and, if there is none yet, a sheet of augmented views, and write `report.html`.
+def draw_views(run_dir: Path, source: Source, config: PretrainConfig) -> Path | None:
+    """Draw the sheet of augmented views of the first images, and return the PNG; None where that goes wrong.
 
     It is no reason to lose a run: what goes wrong is a warning.
     """
-    views = run_dir / "plots" / "views.png"
+    out = run_dir / "plots" / "views.png"
+    try:
+        return preview(
+            source,
+            out,
+            augmentation=config.augmentation,
+            size=config.data.size,
+            count=min(_SHEET_IMAGES, len(source)),
+            seed=config.seed,
+            backends=("torch",),  # decodes these few images and no more
+        )
+    except (OSError, RunError, UsageError) as error:
+        warnings.warn(f"The augmented views of {run_dir} could not be drawn: {error}", stacklevel=2)
+        return None
+
+
+def report_run(run_dir: Path) -> None:
+    """Draw the curves and write `report.html`; as in `draw_views`, what goes wrong is a warning."""
     try:
         if read_metrics(run_dir):
             plot_runs([run_dir], run_dir / "plots" / "curves.png")
-        if not views.exists():
-            preview(
-                source,
-                views,
-                augmentation=config.augmentation,
-                size=config.data.size,
-                count=min(_SHEET_IMAGES, len(source)),
-                seed=config.seed,
-                backends=("torch",),  # decodes these few images and no more
-            )
     except (OSError, RunError, UsageError) as error:
-        warnings.warn(f"The report of {run_dir} lacks a picture: {error}", stacklevel=2)
+        warnings.warn(f"The curves of {run_dir} could not be drawn: {error}", stacklevel=2)
     try:
         write_text_atomically(run_dir / "report.html", report_page(run_dir))
     except OSError as error:
@@ -74,6 +81,7 @@ def report_page(run_dir: Path) -> str:
         f"<h2>Curves</h2>\n{_picture(run_dir / 'plots' / 'curves.png', 'Curves of the metrics')}"
         f"<h2>Throughput</h2>\n{_throughput(records)}"
         f"<h2>Augmented views</h2>\n{_picture(run_dir / 'plots' / 'views.png', 'Originals, crops and views')}"
+        f"<h2>Nearest neighbours</h2>\n{_picture(run_dir / 'plots' / 'neighbours.png', 'Test images and neighbours')}"
         f"<h2>Settings</h2>\n{_table(flatten(config))}"
         f"<h2>Environment</h2>\n{_table(flatten(environment))}"
         "</body>\n</html>\n"
@@ -94,6 +102,7 @@ def _figures(records: list[Record], config: dict[str, Any]) -> Iterable[tuple[st
         ("output_std", f"Output std (healthy: 1/√d = {healthy:.4f})", "{:.4f}"),
         ("knn_random", "kNN accuracy at random initialisation", "{:.2%}"),
         ("knn", "kNN accuracy", "{:.2%}"),
+        ("replaced_images", "Broken images replaced by the next good one", "{:,}"),
         ("skipped_steps", "Steps skipped (gradient not finite)", "{:,}"),
         ("collapsed_steps", "Steps since the output was last healthy", "{:,}"),
     )

@@ -143,6 +143,8 @@ class TrainingRun:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "predictor_learning_rate": self.optimizer.param_groups[1]["lr"],
         }
+        if self.window.sums.is_cuda:
+            record["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated(self.window.sums.device) / 2**30, 2)
         if self._scaler.is_enabled():
             record["loss_scale"] = self._scaler.get_scale()
         if not math.isfinite(record["loss"]):

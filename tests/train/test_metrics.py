@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from simsiam.train import metrics
 from simsiam.train.metrics import MetricsLog, StepWindow, read_metrics, summarize
@@ -168,3 +169,17 @@ def test_summary_is_the_last_of_everything_and_knn_at_the_start_apart() -> None:
 def test_summary_without_a_trained_measurement_claims_none() -> None:
     assert summarize([{"step": 0, "epoch": 0.0, "knn": 0.1}]) == {"knn_random": 0.1}
     assert summarize([]) == {}
+
+
+def test_tensorboard_gets_pictures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Image.new("RGB", (7, 5), "red").save(tmp_path / "sheet.png")
+    for folder, tensorboard in ((tmp_path, True), (tmp_path / "without", False)):
+        folder.mkdir(exist_ok=True)
+        log = MetricsLog(folder, tensorboard=tensorboard)
+        log.write_picture("neighbours", tmp_path / "sheet.png", step=12)
+        log.close()
+    assert not (tmp_path / "without" / "tensorboard").exists()
+    (shown,) = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("neighbours")
+    assert (shown.step, shown.width, shown.height) == (12, 7, 5)

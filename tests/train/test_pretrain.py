@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.source import open_source
 from simsiam.train import cli
 from simsiam.train import pretrain as job
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
@@ -230,3 +232,18 @@ def test_run_stops_at_a_gradient_that_is_not_finite_if_told_so(
     with pytest.raises(RunError, match=r"not finite in one of the last steps before step 10"):
         train(tiny_config(run_dir, "--health.on-nonfinite=stop"))
     assert final_state(run_dir)["step"] == 6
+
+
+def test_replaced_images_are_counted_and_told(tiny_config: TinyConfig, run_dir: Path, tiny_images: Path) -> None:
+    shutil.copytree(tiny_images / "train", run_dir / "images")
+    config = tiny_config(run_dir / "run", f"--data.path={run_dir / 'images'}", "--data.on-broken=replace")
+    config = dataclasses.replace(config, knn=KnnConfig(), epochs=1)
+    source = open_source(run_dir / "images")  # the scan is remembered, and what breaks afterwards is found when read
+    broken = Path(source.name(5))
+    stamp = broken.stat()
+    broken.write_bytes(broken.read_bytes().replace(b"\xff\xc4\x00", b"\xff\xc4\xff", 1))  # no such Huffman table
+    os.utime(broken, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    screen = StringIO()
+    pretrain(config, run_dir, Console(file=screen, width=200))
+    assert read_metrics(run_dir / "run")[-1]["replaced_images"] == 1
+    assert "1 broken images replaced" in screen.getvalue()

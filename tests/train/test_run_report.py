@@ -11,7 +11,7 @@ from PIL import Image
 
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import PretrainConfig, to_tree
-from simsiam.train.run_report import report_page, report_run
+from simsiam.train.run_report import draw_views, report_page, report_run
 
 
 class _Reader(HTMLParser):
@@ -63,8 +63,8 @@ def test_page_of_a_finished_run_holds_everything(tiny_run: Path) -> None:
     ):
         assert text in reader.texts, text
     pictures = [value for name, value in reader.attributes if name == "src" and value]
-    assert len(pictures) == 2
-    for picture, width in zip(pictures, (1500, 500), strict=True):
+    assert len(pictures) == 3
+    for picture, width in zip(pictures, (1500, 500, 600), strict=True):
         kind, _, data = picture.partition(",")
         with Image.open(BytesIO(base64.b64decode(data))) as image:
             assert kind == "data:image/png;base64" and image.format == "PNG" and image.width >= width
@@ -91,11 +91,14 @@ def test_page_of_a_run_without_a_line_is_escaped_and_says_what_lacks(bare_run: P
     reader = read(report_page(bare_run))
     assert "a&b<script>alert(1)</script>" in reader.texts and "A & B" in reader.texts
     assert "<b>run" in reader.texts
-    assert reader.texts.count("Not drawn.") == 2 and reader.texts.count("Not measured.") == 1
+    assert reader.texts.count("Not drawn.") == 3 and reader.texts.count("Not measured.") == 1
 
 
 def test_picture_that_cannot_be_drawn_is_a_warning(bare_run: Path, tiny_images: Path) -> None:
     (bare_run / "plots").touch()  # a file where the folder should be
-    with pytest.warns(UserWarning, match="lacks a picture"):
-        report_run(bare_run, open_source(tiny_images / "train"), PretrainConfig())
+    (bare_run / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "loss": -0.5}\n')
+    with pytest.warns(UserWarning, match="views of .* could not be drawn"):
+        assert draw_views(bare_run, open_source(tiny_images / "train"), PretrainConfig()) is None
+    with pytest.warns(UserWarning, match="curves of .* could not be drawn"):
+        report_run(bare_run)
     assert "Not drawn." in (bare_run / "report.html").read_text()

@@ -84,7 +84,9 @@ def print_summary(summary: dict[str, Any], run_dir: Path, console: Console) -> N
             highlight=False,
         )
     for what, name in (
+        ("Contact sheet", "plots/views.png"),
         ("Curves", "plots/curves.png"),
+        ("Report", "report.html"),
         ("Summary", "summary.json"),
         ("Checkpoints", "checkpoints"),
     ):

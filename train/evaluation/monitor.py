@@ -1,4 +1,6 @@
-"""A run's configuration → the kNN accuracy of its encoder, whenever the training loop asks."""
+"""A run's configuration → the kNN accuracy of its encoder, and whom it takes for neighbours, whenever the loop asks."""
+
+from pathlib import Path
 
 import torch
 
@@ -7,6 +9,7 @@ from simsiam.pipeline.source import open_source
 from simsiam.train.config import PretrainConfig
 from simsiam.train.evaluation.features import CenterCrop, default_short_side, extract_features
 from simsiam.train.evaluation.knn import knn_accuracy
+from simsiam.train.evaluation.neighbour_sheet import write_neighbour_sheet
 from simsiam.train.precision import Arithmetic
 
 
@@ -32,10 +35,14 @@ class KnnMonitor:
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
 
-    def accuracy(self, encoder: torch.nn.Module) -> float:
-        """Return the accuracy, 0 … 1, of `encoder` as it is now; it is left as it was."""
+    def measure(self, encoder: torch.nn.Module, sheet: Path) -> float:
+        """Return the accuracy, 0 … 1, of `encoder` as it is now, and draw some neighbours to `sheet`, a PNG.
+
+        The encoder is left as it was; accuracy and sheet come from the same features.
+        """
         train, test = (
             extract_features(encoder, source, self._transform, self._arithmetic, self._workers)
             for source in self._sources
         )
+        write_neighbour_sheet(self._sources, (train, test), self._transform, sheet)
         return knn_accuracy(train, test, self._k, self._temperature)
