@@ -163,7 +163,9 @@ def test_killing_the_parent_ends_the_workers_and_leaves_no_file_under_the_final_
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
 def test_a_signal_that_raises_cleans_up(tmp_path, number, code):
-    handler = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+    # A job in the background of a shell would ignore SIGINT, and so would all that it starts.
+    handler = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    handler += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
     with script(tmp_path, "if index > 15: time.sleep(60)", handler) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
