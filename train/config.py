@@ -128,6 +128,8 @@ class LogConfig:
     """Steps between two lines of metrics.jsonl; each line holds means over them."""
     tensorboard: bool = True
     """Write TensorBoard files, too."""
+    wandb: str | None = None
+    """Send the same to this project of Weights & Biases, too; with WANDB_MODE=offline it stays here."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:

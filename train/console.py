@@ -1,11 +1,13 @@
-"""Progress and metrics → one live line on a terminal, plain lines elsewhere."""
+"""Progress and metrics → one live panel on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,7 +16,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+_PANEL_WIDTH = 76
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 
 
@@ -63,55 +67,57 @@ def show_progress(console: Console, description: str, unit: str) -> Iterator[Cal
 
 
 class TrainingConsole:
-    """The training line: step, epoch, loss, spread, rates, share of waiting, time left."""
+    """One live panel on a terminal: loss and spread, learning rate, speed and waiting, memory, steps and time left.
+
+    Elsewhere a plain line a record.
+    """
 
     def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
         self._console = console
         self._first_step, self._total_steps = first_step, total_steps
         self._started = time.perf_counter()
-        self._bar: Progress | None = None
+        self._panel: Live | None = None
         if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.fields[line]}"),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            self._task = self._bar.add_task("", total=total_steps, completed=first_step, line="starting")
+            self._figures = Text("starting")
+            times = TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left")
+            self._bar = Progress(BarColumn(None), MofNCompleteColumn(), *times, console=console, expand=True)
+            self._task = self._bar.add_task("", total=total_steps, completed=first_step)
+            panel = Panel(Group(self._figures, self._bar), title="simsiam", title_align="left", width=_PANEL_WIDTH)
+            self._panel = Live(panel, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "TrainingConsole":
-        if self._bar:
-            self._bar.start()
+        if self._panel:
+            self._panel.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._panel:
+            self._panel.stop()
 
     def step(self, step: int) -> None:
         """Move the bar."""
-        if self._bar:
+        if self._panel:
             self._bar.update(self._task, completed=step)
 
     def record(self, record: dict[str, Any], healthy_std: float) -> None:
         """Show one record of metrics.jsonl; `healthy_std` is 1/√d."""
-        line = (
+        learning = (
             f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}"
             f"  std {record['output_std'] / healthy_std:.2f}/√d  lr {record['learning_rate']:.4g}"
-            f"  {record['images_per_second']:,.0f} images/s  {record['views_per_second']:,.0f} views/s"
+        )
+        speed = (
+            f"{record['images_per_second']:,.0f} images/s  {record['views_per_second']:,.0f} views/s"
             f"  wait {record['wait_percent']:.0f} %"
             + (f"  {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
             + (f"  {record['replaced_images']} broken images replaced" if "replaced_images" in record else "")
         )
-        if self._bar:
-            self._bar.update(self._task, line=line)
+        if self._panel:
+            self._figures.plain = f"{learning}\n{speed}"
             return
         done = record["step"] - self._first_step
         left = (time.perf_counter() - self._started) / max(done, 1) * (self._total_steps - record["step"])
-        self.say(f"step {record['step']}/{self._total_steps}  {line}  {duration(left)} left")
+        self.say(f"step {record['step']}/{self._total_steps}  {learning}  {speed}  {duration(left)} left")
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the panel."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

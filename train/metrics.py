@@ -1,8 +1,9 @@
-"""Steps → metrics.jsonl, TensorBoard and the summary of a run."""
+"""Steps → metrics.jsonl and the summary of a run."""
 
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.train.step import StepOutput
+from simsiam.train.tracking import Tracker
 
 Record = dict[str, Any]
 
@@ -43,42 +45,36 @@ def summarize(records: list[Record]) -> Record:
 
 
 class MetricsLog:
-    """Appends records to metrics.jsonl and, when asked, to TensorBoard."""
+    """Appends records to metrics.jsonl, and gives them and pictures to trackers."""
 
-    def __init__(self, run_dir: Path, tensorboard: bool, after_step: int = 0) -> None:
+    def __init__(self, run_dir: Path, trackers: Sequence[Tracker] = (), after_step: int = 0) -> None:
         """Go on after `after_step`: what a killed run wrote beyond its last checkpoint is dropped."""
         path = run_dir / "metrics.jsonl"
         kept = [record for record in read_metrics(run_dir) if record["step"] <= after_step]
         write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a")
-        self._tensorboard = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # half a second to import
-
-            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
+        self._trackers = trackers
 
     def write(self, record: Record) -> None:
         """Append one record; it must have `step`, the other values must be numbers."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        if self._tensorboard:
-            for name, value in record.items():
-                if name != "step":
-                    self._tensorboard.add_scalar(name, value, record["step"])
+        for tracker in self._trackers:
+            tracker.show(record)
 
-    def write_picture(self, name: str, file: Path, step: int) -> None:
-        """Show a PNG in TensorBoard as it is now, under a name such as `neighbours`."""
-        if self._tensorboard:
-            with Image.open(file) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            self._tensorboard.add_image(name, pixels, step, dataformats="HWC")
+    def show_picture(self, name: str, file: Path, step: int) -> None:
+        """Give a PNG as it is now to the trackers, under a name such as `neighbours`."""
+        with Image.open(file) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        for tracker in self._trackers:
+            tracker.show_picture(name, pixels, step)
 
     def close(self) -> None:
         """Flush and close the files."""
         os.fsync(self._file.fileno())
         self._file.close()
-        if self._tensorboard:
-            self._tensorboard.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 class NoLog:
@@ -87,7 +83,7 @@ class NoLog:
     def write(self, record: Record) -> None:
         """Write nothing."""
 
-    def write_picture(self, name: str, file: Path, step: int) -> None:
+    def show_picture(self, name: str, file: Path, step: int) -> None:
         """Show nothing."""
 
     def close(self) -> None:

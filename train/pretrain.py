@@ -30,6 +30,7 @@ from simsiam.train.run_folder import describe_images, open_run_folder, resumed_a
 from simsiam.train.run_report import draw_views, report_run
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.step import StepOutput, train_step
+from simsiam.train.tracking import check_trackers, open_trackers
 from simsiam.train.training_run import SAVE, VIEWS, TrainingRun
 
 
@@ -77,6 +78,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
         on_broken=data.on_broken,
     )
     check_backend(data.backend, plan)
+    check_trackers(config)
     monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
     with ExitStack() as held:
         folder = world.from_first(
@@ -92,7 +94,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             explain_out_of_memory(run.model, config.batch_size, world.size),
         ):
             if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):
-                log.write_picture("views", sheet, run.step)
+                log.show_picture("views", sheet, run.step)
             _measure_knn_if_due(run, monitor, log, live)  # also where a run was killed between saving and measuring
             run.model.train()
 
@@ -159,13 +161,15 @@ def _measure_knn_if_due(
         accuracy = monitor.measure(run.model.encoder, sheet)  # waits for the device
     epochs = run.step / run.steps_per_epoch
     log.write({"step": run.step, "epoch": epochs, "knn": accuracy})
-    log.write_picture("neighbours", sheet, run.step)
+    log.show_picture("neighbours", sheet, run.step)
     when = f"after epoch {epochs:g}" if run.step else "at random initialisation"
     live.say(f"kNN accuracy {when}: {100 * accuracy:.2f} %")
 
 
 def _open_log(config: PretrainConfig, run: TrainingRun, world: World) -> MetricsLog | NoLog:
-    return MetricsLog(run.folder.path, config.log.tensorboard, after_step=run.step) if world.first else NoLog()
+    if not world.first:
+        return NoLog()
+    return MetricsLog(run.folder.path, open_trackers(config, run.folder.path, run.step), after_step=run.step)
 
 
 def _make_deterministic(deterministic: bool) -> None:

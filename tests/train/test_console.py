@@ -49,7 +49,7 @@ def test_time_left_counts_only_the_steps_of_this_process(screen: StringIO, monke
     assert screen.getvalue().endswith("0:01:40 left\n")
 
 
-def test_terminal_has_one_live_line(screen: StringIO) -> None:
+def test_terminal_has_one_live_panel(screen: StringIO) -> None:
     terminal = Console(file=screen, force_terminal=True, width=200, color_system=None)
     with TrainingConsole(terminal, first_step=0, total_steps=100) as live:
         live.step(50)

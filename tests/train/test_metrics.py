@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from simsiam.train import metrics
 from simsiam.train.metrics import MetricsLog, StepWindow, read_metrics, summarize
@@ -104,7 +103,7 @@ def lines(run: Path) -> list[Any]:
 
 
 def test_log_appends_lines_that_are_readable_at_once(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, tensorboard=False)
+    log = MetricsLog(tmp_path)
     log.write({"step": 0, "knn": 0.1})
     log.write({"step": 5, "loss": -0.123456789012345678})
     assert (
@@ -118,7 +117,7 @@ def test_log_appends_lines_that_are_readable_at_once(tmp_path: Path) -> None:
 def test_resumed_log_drops_what_lies_beyond_the_checkpoint(tmp_path: Path) -> None:
     before = [{"step": 0, "knn": 0.1}, {"step": 5, "loss": 1.0}, {"step": 6, "knn": 0.2}, {"step": 10, "loss": 2.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in before))
-    log = MetricsLog(tmp_path, tensorboard=False, after_step=6)
+    log = MetricsLog(tmp_path, after_step=6)
     log.write({"step": 10, "loss": 3.0})
     log.close()
     assert lines(tmp_path) == [*before[:3], {"step": 10, "loss": 3.0}]
@@ -126,14 +125,14 @@ def test_resumed_log_drops_what_lies_beyond_the_checkpoint(tmp_path: Path) -> No
 
 def test_new_log_keeps_only_step_0(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "knn": 0.1}\n{"step": 5, "loss": 1.0}\n')
-    MetricsLog(tmp_path, tensorboard=False).close()
+    MetricsLog(tmp_path).close()
     assert lines(tmp_path) == [{"step": 0, "knn": 0.1}]
 
 
 def test_half_written_last_line_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "lo')
     assert read_metrics(tmp_path) == [{"step": 5, "loss": 1.0}]
-    log = MetricsLog(tmp_path, tensorboard=False, after_step=50)
+    log = MetricsLog(tmp_path, after_step=50)
     log.write({"step": 10, "loss": 2.0})
     log.close()
     assert lines(tmp_path) == [{"step": 5, "loss": 1.0}, {"step": 10, "loss": 2.0}]
@@ -141,18 +140,6 @@ def test_half_written_last_line_is_dropped(tmp_path: Path) -> None:
 
 def test_run_that_has_not_started_has_no_metrics(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "none") == []
-
-
-def test_tensorboard_gets_every_value(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    log = MetricsLog(tmp_path, tensorboard=True)
-    log.write({"step": 5, "loss": -0.5, "knn": 0.25})
-    log.write({"step": 10, "loss": -0.75})
-    log.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(5, -0.5), (10, -0.75)]
-    assert [(event.step, event.value) for event in events.Scalars("knn")] == [(5, 0.25)]
 
 
 def test_summary_is_the_last_of_everything_and_knn_at_the_start_apart() -> None:
@@ -169,17 +156,3 @@ def test_summary_is_the_last_of_everything_and_knn_at_the_start_apart() -> None:
 def test_summary_without_a_trained_measurement_claims_none() -> None:
     assert summarize([{"step": 0, "epoch": 0.0, "knn": 0.1}]) == {"knn_random": 0.1}
     assert summarize([]) == {}
-
-
-def test_tensorboard_gets_pictures(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    Image.new("RGB", (7, 5), "red").save(tmp_path / "sheet.png")
-    for folder, tensorboard in ((tmp_path, True), (tmp_path / "without", False)):
-        folder.mkdir(exist_ok=True)
-        log = MetricsLog(folder, tensorboard=tensorboard)
-        log.write_picture("neighbours", tmp_path / "sheet.png", step=12)
-        log.close()
-    assert not (tmp_path / "without" / "tensorboard").exists()
-    (shown,) = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("neighbours")
-    assert (shown.step, shown.width, shown.height) == (12, 7, 5)

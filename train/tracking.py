@@ -1,0 +1,104 @@
+"""A run's records and pictures → the programs that show them, where asked: TensorBoard, Weights & Biases."""
+
+import uuid
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.pipeline.errors import UsageError
+from simsiam.train.config import PretrainConfig, to_tree
+
+
+class Tracker(Protocol):
+    """A program that shows what a run reports."""
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Show a line of metrics.jsonl."""
+        ...
+
+    def show_picture(self, name: str, pixels: npt.NDArray[np.uint8], step: int) -> None:
+        """Show pixels, uint8 RGB (height, width, 3), under a name such as `neighbours`."""
+        ...
+
+    def close(self) -> None:
+        """Send or write what is left."""
+        ...
+
+
+def check_trackers(config: PretrainConfig) -> None:
+    """Raise UsageError when a program that is asked for isn't installed."""
+    if config.log.wandb is not None and find_spec("wandb") is None:
+        raise UsageError("--log.wandb needs the package wandb, which isn't installed: pip install wandb.")
+
+
+def open_trackers(config: PretrainConfig, run_dir: Path, after_step: int) -> list[Tracker]:
+    """Open what `config.log` asks for, to go on after `after_step`."""
+    trackers: list[Tracker] = []
+    if config.log.tensorboard:
+        trackers.append(TensorBoard(run_dir, after_step))
+    if config.log.wandb is not None:
+        trackers.append(WeightsAndBiases(config.log.wandb, run_dir, config))
+    return trackers
+
+
+class TensorBoard:
+    """Writes to the folder `tensorboard` of a run; what was written there beyond `after_step` is not shown."""
+
+    def __init__(self, run_dir: Path, after_step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Show a line of metrics.jsonl."""
+        for name, value in record.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, record["step"])
+
+    def show_picture(self, name: str, pixels: npt.NDArray[np.uint8], step: int) -> None:
+        """Show pixels, uint8 RGB (height, width, 3)."""
+        self._writer.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """Sends to a project of Weights & Biases; WANDB_MODE=offline keeps it in the folder `wandb` of the run.
+
+    A run that goes on goes on there, too: its id is in the file `wandb_id`.
+    """
+
+    def __init__(self, project: str, run_dir: Path, config: PretrainConfig) -> None:
+        import wandb
+
+        self._wandb, file = wandb, run_dir / "wandb_id"
+        if not file.exists():
+            write_text_atomically(file, uuid.uuid4().hex)
+        self._run = wandb.init(
+            project=project,
+            name=run_dir.resolve().name,
+            dir=str(run_dir),
+            id=file.read_text(),
+            resume="allow",
+            config=to_tree(config),
+        )
+        # The steps of a resumed run begin before those it was killed at, which wandb's own count would refuse.
+        self._run.define_metric("*", step_metric="step")
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Send a line of metrics.jsonl."""
+        self._run.log(record)
+
+    def show_picture(self, name: str, pixels: npt.NDArray[np.uint8], step: int) -> None:
+        """Send pixels, uint8 RGB (height, width, 3)."""
+        self._run.log({"step": step, name: self._wandb.Image(pixels)})
+
+    def close(self) -> None:
+        """Send what is left, and wait for it."""
+        self._run.finish()
