@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.source import Source
 from simsiam.train.config import PretrainConfig, flatten
@@ -49,6 +50,8 @@ def draw_views(run_dir: Path, source: Source, config: PretrainConfig) -> Path | 
             seed=config.seed,
             backends=("torch",),  # decodes these few images and no more
         )
+    except ImageError:
+        return None  # the run's first step meets the same image, and tells of it
     except (OSError, RunError, UsageError) as error:
         warnings.warn(f"The augmented views of {run_dir} could not be drawn: {error}", stacklevel=2)
         return None

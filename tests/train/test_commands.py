@@ -75,9 +75,9 @@ def test_pretrain_prints_where_everything_is(tiny_config: TinyConfig, run_dir: P
     file = run_dir.parent / "mine.yaml"
     file.write_text(yaml.safe_dump(to_tree(tiny_config(run_dir))))
     assert run(["pretrain", str(file), "--max-steps", "1"]) == 0
-    *_, knn, curves, summary, checkpoints = capsys.readouterr().out.splitlines()
+    *_, knn, sheet, curves, report, summary, checkpoints = capsys.readouterr().out.splitlines()
     assert knn.startswith("kNN accuracy: ") and "at random initialisation" in knn and knn.endswith("% trained")
-    for line in (curves, summary, checkpoints):
+    for line in (sheet, curves, report, summary, checkpoints):
         assert Path(line.partition(": ")[2]).exists()
 
 

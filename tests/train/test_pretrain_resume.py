@@ -104,7 +104,7 @@ def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
     )
     assert final_state(run_dir)["step"] == step
     assert not (run_dir / "summary.json").exists()
-    assert (run_dir / "report.html").read_text().count("data:image/png;base64,") == 2
+    assert (run_dir / "report.html").read_text().count("data:image/png;base64,") == 3
     assert cli.run(["pretrain", str(run_dir)]) == 0
     assert f"going on from step-{step:09d}.pt" in capsys.readouterr().out
     assert_same_result(run_dir, tiny_run)

@@ -90,4 +90,5 @@ def print_summary(summary: dict[str, Any], run_dir: Path, console: Console) -> N
         ("Summary", "summary.json"),
         ("Checkpoints", "checkpoints"),
     ):
-        console.print(f"{what}: {run_dir / name}", highlight=False, markup=False, soft_wrap=True)
+        if (run_dir / name).exists():
+            console.print(f"{what}: {run_dir / name}", highlight=False, markup=False, soft_wrap=True)
