@@ -33,7 +33,9 @@ def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, A
             write_demo_images(folder, count, seed, workers=workers, progress=progress)
         betons[split] = out / f"{split}.beton"
         with show_progress(console, f"Converting to {betons[split]}", "images") as progress:
-            convert(open_source(folder), betons[split], workers=workers, progress=progress)
+            # Encoded twice, they keep less of the fine noise by which an untrained encoder tells them apart: copied, it
+            # gets 28.9 % instead of 26.3 (and the trained one 38.5 instead of 40.0).
+            convert(open_source(folder), betons[split], reencode=True, workers=workers, progress=progress)
     console.print(f"{TRAIN_IMAGES:,} + {TEST_IMAGES:,} images of {len(CLASSES)} classes in {out}", highlight=False)
     config = dataclasses.replace(
         config,
