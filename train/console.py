@@ -77,10 +77,12 @@ class TrainingConsole:
         self._first_step, self._total_steps = first_step, total_steps
         self._started = time.perf_counter()
         self._panel: Live | None = None
-        if console.is_terminal:
+        self._told_of_replaced = False
+        if console.is_terminal and not console.quiet:  # a quiet panel would swallow what others print
             self._figures = Text("starting")
+            steps = TextColumn("step"), MofNCompleteColumn()
             times = TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left")
-            self._bar = Progress(BarColumn(None), MofNCompleteColumn(), *times, console=console, expand=True)
+            self._bar = Progress(BarColumn(None), *steps, *times, console=console, expand=True)
             self._task = self._bar.add_task("", total=total_steps, completed=first_step)
             panel = Panel(Group(self._figures, self._bar), title="simsiam", title_align="left", width=_PANEL_WIDTH)
             self._panel = Live(panel, console=console, refresh_per_second=4)
@@ -108,15 +110,24 @@ class TrainingConsole:
         speed = (
             f"{record['images_per_second']:,.0f} images/s  {record['views_per_second']:,.0f} views/s"
             f"  wait {record['wait_percent']:.0f} %"
-            + (f"  {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
-            + (f"  {record['replaced_images']} broken images replaced" if "replaced_images" in record else "")
+            + (f"  GPU {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
         )
+        lines = [learning, speed]
+        if "replaced_images" in record:
+            lines.append(f"broken images replaced: {record['replaced_images']:,}")
+            if not self._told_of_replaced:
+                self._told_of_replaced = True
+                self.say(
+                    "An image could not be decoded, and the next good one took its place;"
+                    " `simsiam verify` with the path of the images lists the broken ones."
+                )
         if self._panel:
-            self._figures.plain = f"{learning}\n{speed}"
+            self._figures.plain = "\n".join(lines)
             return
         done = record["step"] - self._first_step
         left = (time.perf_counter() - self._started) / max(done, 1) * (self._total_steps - record["step"])
-        self.say(f"step {record['step']}/{self._total_steps}  {learning}  {speed}  {duration(left)} left")
+        figures = "  ".join(lines)
+        self.say(f"step {record['step']}/{self._total_steps}  {figures}  {duration(left)} left")
 
     def say(self, text: str) -> None:
         """Print a line above the panel."""

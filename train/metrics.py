@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.train.step import StepOutput
 from simsiam.train.tracking import Tracker
+
+_UNWRITTEN_BYTES = 1 << 20  # a few thousand records, kept while the disk is full
 
 Record = dict[str, Any]
 
@@ -45,36 +48,50 @@ def summarize(records: list[Record]) -> Record:
 
 
 class MetricsLog:
-    """Appends records to metrics.jsonl, and gives them and pictures to trackers."""
+    """Appends records to metrics.jsonl, and gives them and pictures to trackers.
+
+    No failure of these, such as a full disk, ends a training: it is a warning. Records that can't be written now are
+    written with a later one; a tracker that fails is left out from then on.
+    """
 
     def __init__(self, run_dir: Path, trackers: Sequence[Tracker] = (), after_step: int = 0) -> None:
         """Go on after `after_step`: what a killed run wrote beyond its last checkpoint is dropped."""
         path = run_dir / "metrics.jsonl"
         kept = [record for record in read_metrics(run_dir) if record["step"] <= after_step]
         write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = path.open("a")
-        self._trackers = trackers
+        self._file = path.open("a", buffering=_UNWRITTEN_BYTES)
+        self._trackers = list(trackers)
 
     def write(self, record: Record) -> None:
         """Append one record; it must have `step`, the other values must be numbers."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        for tracker in self._trackers:
-            tracker.show(record)
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            warnings.warn(f"The record of step {record['step']} could not be written yet: {error}", stacklevel=2)
+        self._tell(lambda tracker: tracker.show(record))
 
     def show_picture(self, name: str, file: Path, step: int) -> None:
         """Give a PNG as it is now to the trackers, under a name such as `neighbours`."""
         with Image.open(file) as picture:
             pixels = np.asarray(picture.convert("RGB"))
-        for tracker in self._trackers:
-            tracker.show_picture(name, pixels, step)
+        self._tell(lambda tracker: tracker.show_picture(name, pixels, step))
 
     def close(self) -> None:
-        """Flush and close the files."""
-        os.fsync(self._file.fileno())
-        self._file.close()
-        for tracker in self._trackers:
-            tracker.close()
+        """Flush and close the files. Raises OSError when records could not be written to the end."""
+        self._tell(lambda tracker: tracker.close())
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        for tracker in self._trackers.copy():
+            try:
+                what(tracker)
+            except Exception as error:  # whatever it is that programs of others raise
+                self._trackers.remove(tracker)
+                name = type(tracker).__name__
+                warnings.warn(f"{name} failed and gets nothing more of this run: {error}", stacklevel=3)
 
 
 class NoLog:

@@ -18,7 +18,7 @@ _PANELS = (
 
 
 def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
-    """Draw loss, output std, learning rate, kNN accuracy and speed against epochs; one colour a run.
+    """Draw loss, output std, learning rate, kNN accuracy and speed against epochs; one colour a run, named below.
 
     Raises UsageError when a folder holds no metrics.
     """
@@ -26,24 +26,26 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
 
     matplotlib.use("Agg")  # files only; no display is needed
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
 
     runs = {run_dir: read_metrics(run_dir) for run_dir in run_dirs}
     for run_dir, records in runs.items():
         if not records:
             raise UsageError(f"{run_dir} holds no metrics.jsonl with a line in it; give a run folder.")
+    colors = [f"C{number % 10}" for number in range(len(runs))]
+    healthy = {width**-0.5 for width in map(_projection_dim, runs) if width}
     figure, axes = pyplot.subplots(2, 3, figsize=(14, 7), layout="constrained")
     for axis, (name, title) in zip(axes.flat, _PANELS, strict=True):
-        for run_dir, records in runs.items():
+        for color, records in zip(colors, runs.values(), strict=True):
             points = [(record["epoch"], record[name]) for record in records if name in record]
             if points:
                 axis.plot(
                     *zip(*points, strict=True),
-                    label=run_dir.name,
-                    marker="o" if len(points) < 30 else None,
+                                        marker="o" if len(points) < 30 else None,
                     ms=3,
                 )
-            if name == "output_std" and (width := _projection_dim(run_dir)):
-                axis.axhline(width**-0.5, linestyle="--", color="gray", linewidth=1)
+        for std in healthy if name == "output_std" else ():
+            axis.axhline(std, linestyle="--", color="gray", linewidth=1)
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
         if name not in ("loss", "learning_rate") and axis.lines:
@@ -51,12 +53,26 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
         if not axis.lines:
             axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="gray")
     if len(runs) > 1:
-        axes.flat[0].legend(fontsize="small")
+        named = zip(colors, tell_apart(list(runs)), strict=True)
+        lines = [Line2D([], [], color=color, label=name) for color, name in named]
+        figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 4))
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(out) as file:
         figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)
     return out
+
+
+def tell_apart(run_dirs: Sequence[Path]) -> list[str]:
+    """Return a name for each folder: its own, with as many of its parents as no other folder here shares."""
+    paths = [run_dir.resolve().parts for run_dir in run_dirs]
+
+    def name(path: tuple[str, ...]) -> str:
+        ends = (path[-count:] for count in range(1, len(path)))
+        alone = (end for end in ends if sum(other[-len(end) :] == end for other in paths) == 1)
+        return "/".join(next(alone, path))
+
+    return [name(path) for path in paths]
 
 
 def _projection_dim(run_dir: Path) -> int | None:

@@ -157,11 +157,12 @@ def _measure_knn_if_due(
     if any(record["step"] == run.step and "knn" in record for record in read_metrics(run.folder.path)):
         return
     with run.window.pause():
-        sheet = run.folder.path / "plots" / "neighbours.png"
-        accuracy = monitor.measure(run.model.encoder, sheet)  # waits for the device
+        # This waits for the device.
+        accuracy, sheet = monitor.measure(run.model.encoder, run.folder.path / "plots" / "neighbours.png")
     epochs = run.step / run.steps_per_epoch
     log.write({"step": run.step, "epoch": epochs, "knn": accuracy})
-    log.show_picture("neighbours", sheet, run.step)
+    if sheet:
+        log.show_picture("neighbours", sheet, run.step)
     when = f"after epoch {epochs:g}" if run.step else "at random initialisation"
     live.say(f"kNN accuracy {when}: {100 * accuracy:.2f} %")
 

@@ -31,7 +31,10 @@ class Tracker(Protocol):
 
 def check_trackers(config: PretrainConfig) -> None:
     """Raise UsageError when a program that is asked for isn't installed."""
-    if config.log.wandb is not None and find_spec("wandb") is None:
+    if config.log.wandb is None:
+        return
+    found = find_spec("wandb")
+    if found is None or found.origin is None:  # without an origin it is but a folder `wandb`, as wandb itself leaves
         raise UsageError("--log.wandb needs the package wandb, which isn't installed: pip install wandb.")
 
 
@@ -71,7 +74,8 @@ class TensorBoard:
 class WeightsAndBiases:
     """Sends to a project of Weights & Biases; WANDB_MODE=offline keeps it in the folder `wandb` of the run.
 
-    A run that goes on goes on there, too: its id is in the file `wandb_id`.
+    A run that goes on goes on there, too: its id is in the file `wandb_id`. Raises UsageError where nobody is logged in
+    or the server can't be reached.
     """
 
     def __init__(self, project: str, run_dir: Path, config: PretrainConfig) -> None:
@@ -80,14 +84,20 @@ class WeightsAndBiases:
         self._wandb, file = wandb, run_dir / "wandb_id"
         if not file.exists():
             write_text_atomically(file, uuid.uuid4().hex)
-        self._run = wandb.init(
-            project=project,
-            name=run_dir.resolve().name,
-            dir=str(run_dir),
-            id=file.read_text(),
-            resume="allow",
-            config=to_tree(config),
-        )
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=run_dir.resolve().name,
+                dir=str(run_dir),
+                id=file.read_text(),
+                resume="allow",
+                config=to_tree(config),
+            )
+        except wandb.Error as error:
+            raise UsageError(
+                f"Weights & Biases can't be used: {str(error).rstrip('.')}. Where `wandb login` can't help, keep the"
+                " records here with WANDB_MODE=offline, or leave --log.wandb out."
+            ) from error
         # The steps of a resumed run begin before those it was killed at, which wandb's own count would refuse.
         self._run.define_metric("*", step_metric="step")
 

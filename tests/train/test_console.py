@@ -1,3 +1,4 @@
+import sys
 from io import StringIO
 
 import pytest
@@ -58,6 +59,36 @@ def test_terminal_has_one_live_panel(screen: StringIO) -> None:
     text = screen.getvalue()
     assert "loss -0.6123" in text and "50/100" in text and "kNN accuracy [at] random" in text
     assert "step 50/100" not in text
+
+
+def test_panel_counts_replaced_images_and_tells_of_the_first(screen: StringIO) -> None:
+    terminal = Console(file=screen, force_terminal=True, width=200, color_system=None)
+    with TrainingConsole(terminal, first_step=0, total_steps=100) as live:
+        live.record(RECORD, healthy_std=0.1)
+        for replaced in (1, 1234):
+            live.record(RECORD | {"replaced_images": replaced, "gpu_memory_gib": 12.34}, healthy_std=0.1)
+    text = screen.getvalue()
+    last_panel = [line.strip("│ ") for line in text[text.rindex("╭") :].splitlines()]
+    assert last_panel[1:4] == [
+        "epoch 1.50  loss -0.6123  std 1.10/√d  lr 0.05",
+        "1,234 images/s  2,468 views/s  wait 12 %  GPU 12.3 GiB",
+        "broken images replaced: 1,234",
+    ]
+    assert "step   0/100" in last_panel[4]
+    assert text.count("An image could not be decoded, and the next good one took its place") == 1
+
+
+def test_quiet_terminal_has_no_panel_that_would_swallow_what_others_print(
+    screen: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stderr = StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    quiet = Console(file=screen, force_terminal=True, quiet=True)
+    with TrainingConsole(quiet, first_step=0, total_steps=100) as live:
+        live.record(RECORD, healthy_std=0.1)
+        print("a warning", file=sys.stderr)
+        assert stderr.getvalue() == "a warning\n"
+    assert screen.getvalue() == ""
 
 
 def test_progress_is_silent_when_it_is_never_called(screen: StringIO) -> None:

@@ -1,8 +1,10 @@
 import json
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +114,53 @@ def test_log_appends_lines_that_are_readable_at_once(tmp_path: Path) -> None:
         == [{"step": 0, "knn": 0.1}, {"step": 5, "loss": -0.12345678901234568}]
     )
     log.close()
+
+
+def test_records_of_a_full_disk_are_written_when_there_is_room_again(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.write({"step": 0, "knn": 0.1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 5, hard))
+    try:
+        with pytest.warns(UserWarning, match=r"record of step 1 could not be written yet: .*File too large"):
+            log.write({"step": 1, "loss": -0.1})
+        with pytest.warns(UserWarning, match="record of step 2 could not be written yet"):
+            log.write({"step": 2, "loss": -0.2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_metrics(tmp_path) == [{"step": 0, "knn": 0.1}]
+    log.write({"step": 3, "loss": -0.3})
+    assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2, 3]
+    log.close()
+
+
+def test_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    class Shown:
+        def __init__(self) -> None:
+            self.records: list[Any] = []
+
+        def show(self, record: dict[str, Any]) -> None:
+            self.records.append(record)
+
+        def show_picture(self, name: str, pixels: np.ndarray, step: int) -> None: ...
+
+        def close(self) -> None:
+            self.records.append("closed")
+
+    class Failing(Shown):
+        def show(self, record: dict[str, Any]) -> None:
+            super().show(record)
+            raise ConnectionError("the line is cut")
+
+    failing, other = Failing(), Shown()
+    log = MetricsLog(tmp_path, [failing, other])
+    with pytest.warns(UserWarning, match="Failing failed and gets nothing more of this run: the line is cut"):
+        log.write({"step": 1})
+    log.write({"step": 2})
+    log.close()
+    assert failing.records == [{"step": 1}]
+    assert other.records == [{"step": 1}, {"step": 2}, "closed"]
+    assert lines(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
 def test_resumed_log_drops_what_lies_beyond_the_checkpoint(tmp_path: Path) -> None:

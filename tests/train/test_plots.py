@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.train.plots import plot_runs
+from simsiam.train.plots import plot_runs, tell_apart
 
 
 def run_with(folder: Path, *losses: float, knn: bool = False) -> Path:
@@ -40,6 +40,20 @@ def test_each_run_has_its_curve(tmp_path: Path) -> None:
     blue, orange = (31, 119, 180), (255, 127, 14)  # matplotlib's first two
     assert blue in colors[0] and orange not in colors[0]
     assert {blue, orange} <= colors[1]
+
+
+def test_a_run_has_the_same_colour_in_every_panel(tmp_path: Path) -> None:
+    first, second = run_with(tmp_path / "a", -0.1, -0.5), run_with(tmp_path / "b", -0.9, -0.2, knn=True)
+    drawn = pixels(plot_runs([first, second], tmp_path / "curves.png"))
+    knn = drawn[drawn.shape[0] // 2 : drawn.shape[0] * 9 // 10, : drawn.shape[1] // 3]
+    colors = {tuple(color) for color in knn.reshape(-1, 3)}
+    assert (255, 127, 14) in colors and (31, 119, 180) not in colors  # that of the second run alone was measured
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("old/demo/run", "new/demo/run", "new/tiny/run", "cifar")]
+    assert tell_apart(runs) == ["old/demo/run", "new/demo/run", "tiny/run", "cifar"]
+    assert tell_apart([tmp_path / "." / "a"]) == ["a"]
 
 
 def test_measured_knn_is_drawn(tmp_path: Path) -> None:

@@ -85,3 +85,22 @@ def test_a_missing_package_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPa
     with pytest.raises(UsageError, match=r"--log.wandb needs the package wandb, .*: pip install wandb\."):
         check_trackers(WANDB)
     check_trackers(PretrainConfig())
+
+
+def test_a_folder_of_that_name_is_not_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(UsageError, match="which isn't installed"):
+        check_trackers(WANDB)
+
+
+def test_nobody_logged_in_at_wandb_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Error(Exception):
+        pass
+
+    def init(**_: Any) -> None:
+        raise Error("No API key configured.")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Error=Error))
+    with pytest.raises(UsageError, match=r"No API key configured\. Where `wandb login` .* WANDB_MODE=offline"):
+        open_trackers(WANDB, tmp_path, 0)

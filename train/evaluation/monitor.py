@@ -1,5 +1,6 @@
 """A run's configuration → the kNN accuracy of its encoder, and whom it takes for neighbours, whenever the loop asks."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -35,14 +36,19 @@ class KnnMonitor:
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
 
-    def measure(self, encoder: torch.nn.Module, sheet: Path) -> float:
-        """Return the accuracy, 0 … 1, of `encoder` as it is now, and draw some neighbours to `sheet`, a PNG.
+    def measure(self, encoder: torch.nn.Module, sheet: Path) -> tuple[float, Path | None]:
+        """Return the accuracy, 0 … 1, of `encoder` as it is now, and `sheet`, a PNG of some neighbours.
 
-        The encoder is left as it was; accuracy and sheet come from the same features.
+        The encoder is left as it was; accuracy and sheet come from the same features. A sheet that can't be written is
+        no reason to lose a run: it is a warning, and None.
         """
         train, test = (
             extract_features(encoder, source, self._transform, self._arithmetic, self._workers)
             for source in self._sources
         )
-        write_neighbour_sheet(self._sources, (train, test), self._transform, sheet)
-        return knn_accuracy(train, test, self._k, self._temperature)
+        accuracy = knn_accuracy(train, test, self._k, self._temperature)
+        try:
+            return accuracy, write_neighbour_sheet(self._sources, (train, test), self._transform, sheet)
+        except OSError as error:
+            warnings.warn(f"The nearest neighbours could not be drawn to {sheet}: {error}", stacklevel=2)
+            return accuracy, None

@@ -13,7 +13,7 @@ from simsiam.pipeline.source import Source
 from simsiam.train.evaluation.features import CenterCrop, Features, center_crop
 
 _GAP, _HEADER, _FRAME = 6, 18, 3
-_SMALLEST_TILE = 64  # pixels; smaller crops are enlarged by a whole factor, pixel by pixel
+_SMALLEST_TILE, _LARGEST_TILE = 64, 128  # pixels; smaller crops are enlarged by a whole factor, pixel by pixel
 _COLORS = {"the test image": "black", "same class": "#2e8b57", "another class": "#d62728"}
 
 
@@ -54,6 +54,8 @@ def write_neighbour_sheet(
 
 def _crop(source: Source, index: int, transform: CenterCrop) -> npt.NDArray[np.uint8]:
     pixels = center_crop(source.decode(index), transform.size, transform.short_side)
+    if transform.size > _LARGEST_TILE:
+        return center_crop(pixels, _LARGEST_TILE, _LARGEST_TILE)
     factor = -(-_SMALLEST_TILE // transform.size)
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 

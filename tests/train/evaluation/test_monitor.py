@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from simsiam.model.resnet import resnet
 from simsiam.train.config import KnnConfig, PretrainConfig
 from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.precision import Arithmetic
@@ -31,3 +32,14 @@ def test_other_classes_are_refused(tiny_images: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "fine").symlink_to(tiny_images / "test" / "fine")
     with pytest.raises(ValueError, match=r"classes of .* differ"):
         monitor(tiny_images / "train", tmp_path / "other")
+
+
+def test_sheet_that_cannot_be_written_is_a_warning_and_the_accuracy_stays(tiny_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "plots").touch()  # a file where the folder should be
+    encoder = resnet("resnet18", "cifar")
+    config = dataclasses.replace(PretrainConfig().data, size=16)
+    knn = KnnConfig(train=tiny_images / "test", test=tiny_images / "test", k=1)
+    measure = KnnMonitor(PretrainConfig(data=config, knn=knn), FP32, workers=0).measure
+    with pytest.warns(UserWarning, match="nearest neighbours could not be drawn to .*sheet.png"):
+        assert measure(encoder, tmp_path / "plots" / "sheet.png") == (1.0, None)
+    assert measure(encoder, tmp_path / "sheet.png") == (1.0, tmp_path / "sheet.png")

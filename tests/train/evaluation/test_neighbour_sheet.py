@@ -40,3 +40,12 @@ def test_sheet_shows_the_neighbours_and_their_classes(tiny_images: Path, tmp_pat
             assert tuple(sheet[top, left]) == tuple(sheet[top + TILE + 2 * FRAME - 1, left]) == frame
             tile = sheet[top + FRAME : top + FRAME + TILE : 4, left + FRAME : left + FRAME + TILE : 4]
             assert np.array_equal(tile, center_crop(source.decode(index), 16, 20))
+
+
+def test_large_crops_are_drawn_smaller(tiny_images: Path, tmp_path: Path) -> None:
+    source = open_source(tiny_images / "test")
+    features = Features(torch.eye(len(source)), torch.from_numpy(source.labels))
+    transform = CenterCrop(224, 256, (0, 0, 0), (1, 1, 1))
+    out = write_neighbour_sheet((source, source), (features, features), transform, tmp_path / "sheet.png", rows=1, k=1)
+    with Image.open(out) as sheet:
+        assert sheet.size == (2 * (128 + 2 * FRAME + GAP) + GAP, 128 + 2 * FRAME + 2 * GAP + HEADER)
