@@ -41,7 +41,8 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
             if points:
                 axis.plot(
                     *zip(*points, strict=True),
-                                        marker="o" if len(points) < 30 else None,
+                    color=color,
+                    marker="o" if len(points) < 30 else None,
                     ms=3,
                 )
         for std in healthy if name == "output_std" else ():
