@@ -180,8 +180,7 @@ def _manifest(
 def _key(images: Records, how: Transcoding) -> str:
     """Return a hash of what the bytes of the `.beton` depend on, short of the images' own bytes."""
     software = [version("simsiam"), version("pillow"), version("simplejpeg"), features.version("jpg")]
-    facts = [software, dataclasses.asdict(how), list(images.classes)]
-    facts += [[name.removeprefix(images.place), reason] for name, reason in images.broken]
+    facts = [software, dataclasses.asdict(how), list(images.classes), images.place, list(images.broken)]
     digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(images.labels.tobytes())
     for index in range(len(images)):

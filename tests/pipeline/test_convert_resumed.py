@@ -65,12 +65,12 @@ def kill_at(done: int, out: Path) -> None:
         process.send_signal(signal.SIGKILL)
 
 
-def convert_when_free(out: Path, **options):
+def convert_when_free(out: Path, images: Noise | None = None, **options):
     """Convert once the killed one's workers, which hold its lock, have gone."""
     deadline = time.monotonic() + 10
     while True:
         try:
-            return convert(Noise(), out, **options)
+            return convert(images or Noise(), out, **options)
         except ValueError as error:
             if "Another conversion" not in str(error) or time.monotonic() > deadline:
                 raise
@@ -146,6 +146,14 @@ def test_other_settings_start_over(tmp_path):
     kill_at(130, out)
     assert convert_when_free(out, workers=2, quality=80, reencode=True).taken_over == 0
     assert Beton(out).damaged_pages() == []
+
+
+def test_a_set_of_the_same_names_in_another_place_starts_over(tmp_path):
+    out = tmp_path / "o.beton"
+    kill_at(130, out)
+    elsewhere = Noise()
+    elsewhere.place = "/another/folder/"
+    assert convert_when_free(out, elsewhere, workers=2).taken_over == 0
 
 
 def test_a_writer_without_a_key_leaves_no_journal_behind(tmp_path):
