@@ -1,10 +1,16 @@
-"""Encoded bytes of one image → uint8 RGB pixels, as stored: the reference decoder."""
+"""Encoded bytes of one image → uint8 RGB pixels, as stored, or why they can't be trusted: the reference decoder.
+
+Two libraries take part. libjpeg-turbo, called by simplejpeg, decodes JPEGs: it gives the pixels that Pillow gives, bit
+for bit, in less time, can reduce while decoding, and says when the compressed data makes no sense, which Pillow keeps
+to itself. Pillow takes everything else.
+"""
 
 import io
 import warnings
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import Image
 
 from simsiam.pipeline.errors import RunError
@@ -20,22 +26,36 @@ def decode_image(encoded: bytes, name: str) -> npt.NDArray[np.uint8]:
     EXIF orientation is not applied and an alpha channel is dropped, as in the reference recipe
     (`PIL.Image.convert("RGB")`). 16-bit grayscale keeps its upper eight bits, where `convert` would clip it to white.
 
-    Raises ImageError naming `name` when the bytes are no image, are cut short, or hold more pixels than
-    Pillow's decompression-bomb limit (`PIL.Image.MAX_IMAGE_PIXELS` × 2).
+    Raises ImageError naming `name` when the bytes are no image, are cut short, hold more pixels than Pillow's
+    decompression-bomb limit (`PIL.Image.MAX_IMAGE_PIXELS` × 2), or are a JPEG with data that its standard doesn't
+    allow: a decoder then makes up the pixels that it lacks.
     """
     if not encoded:
         raise ImageError(f"{name}: the file is empty")
+    pixels, complaint = _decode_jpeg(encoded)
+    if pixels is None:
+        pixels = _decode_with_pillow(encoded, name)
+    if complaint:
+        raise ImageError(f"{name}: some of its pixels may be wrong: {complaint}")
+    return pixels
+
+
+def decode_reduced(encoded: bytes, height: int, width: int) -> npt.NDArray[np.uint8] | None:
+    """Decode a JPEG of one or three components, as it is or to an eighth, a quarter, three eighths or half of its size.
+
+    Returns uint8 RGB of shape (at least `height`, at least `width`, 4), of which the last channel means nothing, in
+    the smallest of these sizes. Reduced by the inverse DCT, which takes the mean over each block of pixels. None where
+    libjpeg-turbo doesn't decode it without a warning: then `decode_image` says what is wrong.
+    """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from half the bomb limit on; we decide at the limit itself.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded)) as image:
-                return rgb_pixels(image)
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image in any format Pillow reads") from None
-    # Pillow's format plugins raise nearly anything on damaged input: OSError, SyntaxError, struct.error, …
-    except Exception as error:
-        raise ImageError(f"{name}: {str(error) or type(error).__name__}") from None
+        return simplejpeg.decode_jpeg(encoded, "RGBX", min_height=height, min_width=width, min_factor=2, strict=True)
+    except ValueError:
+        return None
+
+
+def is_too_large(height: int, width: int) -> bool:
+    """Tell whether Pillow would refuse that many pixels as a decompression bomb, and this decoder with it."""
+    return Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS
 
 
 def rgb_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -50,3 +70,37 @@ def rgb_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
         image.info.pop("transparency", None)
         image = image.convert("RGB")
     return np.array(image)
+
+
+def _decode_jpeg(encoded: bytes) -> tuple[npt.NDArray[np.uint8] | None, str]:
+    """Return the pixels of a JPEG and what the decoder says against them; no pixels where it is Pillow's turn.
+
+    Pillow has its turn even where there is a complaint: its reason, where it refuses the image, is the clearer one.
+    """
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
+    except (ValueError, KeyError):  # which it is depends on how little can be told
+        return None, ""  # no JPEG, or of a kind that TurboJPEG doesn't know
+    if is_too_large(height, width):
+        return None, ""
+    # How CMYK becomes RGB is Pillow's own; here it is only looked through.
+    rgb = colours not in ("CMYK", "YCCK")
+    try:
+        pixels = simplejpeg.decode_jpeg(encoded, "RGB" if rgb else "CMYK", strict=True)
+    except ValueError as error:
+        return None, str(error)
+    return (pixels if rgb else None), ""
+
+
+def _decode_with_pillow(encoded: bytes, name: str) -> npt.NDArray[np.uint8]:
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from half the bomb limit on; we decide at the limit itself.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(encoded)) as image:
+                return rgb_pixels(image)
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image in any format Pillow reads") from None
+    # Pillow's format plugins raise nearly anything on damaged input: OSError, SyntaxError, struct.error, …
+    except Exception as error:
+        raise ImageError(f"{name}: {str(error) or type(error).__name__}") from None

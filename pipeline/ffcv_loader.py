@@ -19,6 +19,7 @@ from simsiam.pipeline.ffcv_routines import Decoder, crop_records
 from simsiam.pipeline.loader import Crops
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.thread_crew import Job, ThreadCrew
+from simsiam.pipeline.torch_loader import crop_image
 
 _STEPS_AHEAD = 2
 """Steps in the making while the consumer has one: bounds the memory."""
@@ -34,9 +35,9 @@ class FfcvLoader:
     the rate at which another thread could launch operations (imitated on 2 cores). The threads are up to two steps
     ahead; on a CUDA device they copy a finished step there on a stream of its own.
 
-    A record that the decoder returns an error or a warning for is broken: after most warnings (a wrong code, missing
-    data) a part of the pixels is made up. `plan.on_broken` says what
-    happens: an `ImageError` naming the image, or the next good one instead, counted in `replaced`.
+    A record that the decoder returns an error or a warning for is the reference decoder's, so that every backend takes
+    the same for broken. `plan.on_broken` says what happens then: an `ImageError` naming the image, or the next good one
+    instead, counted in `replaced`.
 
     Images are always decoded in full size: half size, where both crops are at least twice the output's size, moves
     crops by up to 9 grey levels.
@@ -147,19 +148,22 @@ class FfcvLoader:
         scratch, pixels = self._scratch, step.pixels.numpy()
         memory = (pixels, scratch.decoder, scratch.record, scratch.image)
         good = crop_records(self._source.file, self._source.records, rows, step.index, step.draws.crop, *memory)
-        return {int(row): self._error(int(step.index[row])) for row in rows[~good]}
+        refused = {row: self._crop_with_reference(step, row) for row in rows[~good].tolist()}
+        return {row: error for row, error in refused.items() if error is not None}
 
-    def _error(self, sample: int) -> ImageError:
-        """Ask the reference decoder what is wrong with a sample, or FFCV's where the reference doesn't mind."""
+    def _crop_with_reference(self, step: "_Step", row: int) -> ImageError | None:
+        """Have the reference decoder decide on a record that this one can't or won't decode; return what it says."""
+        sample = int(step.index[row])
         try:
-            self._source.decode(sample)
+            image = self._source.decode(sample)
         except ImageError as error:
             reason = str(error)
         except OSError as error:
             reason = f"{self._source.name(sample)}: {error.strerror}"
         else:
-            height, width = self._source.sizes[sample].tolist()
-            reason = f"{self._source.name(sample)}: {Decoder().complaint(self._source.read(sample), height, width)}"
+            crops = [crop_image(image, box, self._plan.crop_size) for box in step.draws.crop[row]]
+            step.pixels[row] = torch.from_numpy(np.stack(crops))
+            return None
         return ImageError(f"{reason} (image {sample} of {self._source.path})")
 
     def _finish(self, step: "_Step") -> None:

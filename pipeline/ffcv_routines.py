@@ -39,8 +39,6 @@ def _load_library() -> ctypes.CDLL:
 _library = _load_library()  # which finds TurboJPEG's functions in the library that FFCV's is linked to
 _library.tjInitDecompress.restype = ctypes.c_void_p
 _library.tjDestroy.argtypes = [ctypes.c_void_p]
-_library.tjGetErrorStr2.argtypes = [ctypes.c_void_p]
-_library.tjGetErrorStr2.restype = ctypes.c_char_p
 
 
 def _bind(name: str, signature: Any) -> Any:
@@ -71,13 +69,6 @@ class Decoder:
 
     def __del__(self) -> None:
         _library.tjDestroy(int(self.handle[0]))
-
-    def complaint(self, encoded: bytes, height: int, width: int) -> str:
-        """Return the first error or warning that decoding a JPEG of this size gives."""
-        record, image = np.frombuffer(encoded, np.uint8), np.empty(height * width * 3, np.uint8)
-        handle = int(self.handle[0])
-        _is_decoded(handle, record, len(record), height, width, image)
-        return (_library.tjGetErrorStr2(handle) or b"").decode("ascii", "replace") or "refused by the JPEG decoder"
 
 
 def crop_records(

@@ -64,6 +64,8 @@ def _read(encoded: bytes) -> UsualJpeg | None:
         elif code == _ADOBE and content[:5] == b"Adobe":
             adobe_transform = content[11]
         elif content[:5] == b"JFIF\0":
+            if content[5] != 1:  # the major version: decoders warn of any other
+                return None
             jfif = True
         seen.add(code)
         if code == _SCAN:
@@ -71,9 +73,9 @@ def _read(encoded: bytes) -> UsualJpeg | None:
     if not _is_usual(frame, adobe_transform, jfif) or not seen.issuperset((_QUANTISATION, _HUFFMAN)):
         return None
     height, width = frame[2] << 8 | frame[3], frame[4] << 8 | frame[5]
-    # The one scan has all three components; a baseline JPEG may also spread them over several.
+    # The one scan has all three components; a baseline JPEG may also spread them over several. It has all coefficients.
     end = 0
-    if frame[0] == _BASELINE and content[:1] == b"\3":
+    if frame[0] == _BASELINE and content[:1] == b"\3" and content[7:] == b"\x00\x3f\x00":
         end = _end_of_scan(encoded, place, _RESTART_INTERVAL in seen)
     return UsualJpeg(height, width, bool(end), end)
 

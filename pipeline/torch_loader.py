@@ -1,4 +1,4 @@
-"""The reference backend: Pillow decodes and crops in worker processes; runs anywhere."""
+"""The reference backend: the reference decoder and Pillow's filter in worker processes; runs anywhere."""
 
 import contextlib
 import re

@@ -176,3 +176,35 @@ def test_half_the_bomb_limit_neither_fails_nor_warns(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 49)
     with pytest.raises(ImageError, match="98"):
         decode_image(data, "a.png")
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1", "gray", "rgb"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_give_pillows_pixels_bit_for_bit(subsampling: str, progressive: bool):
+    image = Image.fromarray(noise(45, 61, 3))
+    options: dict[str, Any] = {"subsampling": subsampling}
+    if subsampling in ("gray", "rgb"):
+        image, options = (image.convert("L"), {}) if subsampling == "gray" else (image, {"keep_rgb": True})
+    data = encoded(image, "JPEG", progressive=progressive, **options)
+    with Image.open(io.BytesIO(data)) as pillows:
+        np.testing.assert_array_equal(decode_image(data, ""), np.array(pillows.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_data_that_no_jpeg_may_hold_is_an_error_where_pillow_makes_up_pixels(mode: str):
+    data = encoded(Image.fromarray(noise(64, 64, 3)).convert(mode), "JPEG", quality=90)
+    for damaged in (
+        data[: len(data) // 2] + data[-2:],
+        data[:1000] + b"\xf7" * 40 + data[1040:],
+        data.replace(b"\xff\xdb", b"junk\xff\xdb", 1),
+    ):
+        with Image.open(io.BytesIO(damaged)) as pillows:
+            assert np.array(pillows).shape[:2] == (64, 64)
+        with pytest.raises(ImageError, match=r"^a\.jpg: some of its pixels may be wrong: Corrupt JPEG data: "):
+            decode_image(damaged, "a.jpg")
+
+
+def test_a_sampling_that_turbojpeg_does_not_know_is_pillows():
+    data = encoded(Image.fromarray(noise(32, 48, 3)), "JPEG", subsampling="4:2:0")
+    place = data.index(b"\xff\xc0") + 11  # sampling of the first component: 3 × 2 instead of 2 × 2
+    assert decode_image(data[:place] + b"\x32" + data[place + 1 :], "").shape == (32, 48, 3)

@@ -112,14 +112,24 @@ def test_a_file_cut_before_it_is_opened_is_refused(beton: Beton, quarter: int) -
         Beton(beton.path)
 
 
-def test_a_warning_of_the_decoder_is_an_error_even_where_the_reference_is_content(pack, tmp_path: Path) -> None:
+def test_a_warning_of_the_decoder_is_an_error_with_index_and_name(pack, tmp_path: Path) -> None:
     encoded = bytearray(jpeg(photograph(64, 64, 0)))
     middle = encoded.index(b"\xff\xda") + 200
     encoded[middle : middle + 40] = b"\xf7" * 40
     source = pack(tmp_path / "flipped.beton", [bytes(encoded)])
-    source.decode(0)
-    with pytest.raises(ImageError, match=r"flipped\.beton\[0\]: Corrupt JPEG data.* \(image 0 of .*flipped\.beton\)"):
+    with pytest.raises(ImageError, match=r"flipped\.beton\[0\]: .*: Corrupt JPEG data.* \(image 0 of .*beton\)"):
         list(FfcvLoader(plan(source, 1), CPU, 1).epoch(0))
+
+
+def test_what_this_decoder_does_not_know_the_reference_decodes(pack, tmp_path: Path) -> None:
+    """TurboJPEG has no way from CMYK to RGB."""
+    cmyk = io.BytesIO()
+    Image.fromarray(photograph(40, 50, 0)).convert("CMYK").save(cmyk, "JPEG")
+    source = pack(tmp_path / "cmyk.beton", [jpeg(photograph(40, 50, 1)), cmyk.getvalue()])
+    both = plan(source, 2)
+    ours, theirs = (next(loader.epoch(0)) for loader in (FfcvLoader(both, CPU, 1), TorchLoader(both, CPU, 0)))
+    assert (ours.pixels.int() - theirs.pixels.int()).abs().max() <= 1
+    assert theirs.pixels.float().std() > 5
 
 
 def test_a_jpeg_of_another_size_than_promised_is_an_error(pack, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.image_folder import ImageFolder
 from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.resident_loader import ResidentLoader
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.torch_loader import TorchLoader
 
@@ -26,10 +27,12 @@ CPU = torch.device("cpu")
 AUGMENTATION = Augmentation(crop_scale=(0.5, 1.0))
 
 
-@pytest.fixture(params=["torch", "dali", "ffcv"])
+NEEDS = {"torch": "torch", "dali": "nvidia.dali", "ffcv": "simsiam.pipeline.ffcv_loader", "resident": "torch"}
+
+
+@pytest.fixture(params=NEEDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    if request.param != "torch":
-        pytest.importorskip({"dali": "nvidia.dali", "ffcv": "simsiam.pipeline.ffcv_loader"}[request.param])
+    pytest.importorskip(NEEDS[request.param], exc_type=ImportError)
     return request.param
 
 
@@ -62,6 +65,8 @@ def open_backend(backend: str) -> Iterator[Callable[..., Any]]:
             from simsiam.pipeline.dali_loader import DaliLoader
 
             loader = DaliLoader(plan, CPU, threads=2)
+        elif backend == "resident":
+            loader = ResidentLoader(plan, CPU)
         else:
             from simsiam.pipeline.ffcv_loader import FfcvLoader
 
@@ -138,17 +143,25 @@ KINDS: dict[str, bytes] = {
 }
 
 
-def test_every_kind_of_image_gives_the_references_pixels(backend, source_of, open_backend, tmp_path: Path) -> None:
-    """The reference is Pillow's decoder and filter on the same file.
+@pytest.mark.parametrize("high", [False, True])
+def test_every_kind_of_image_gives_the_references_pixels(
+    backend, high, source_of, open_backend, tmp_path: Path
+) -> None:
+    """Pixels are the reference's on every backend before they are resized.
 
-    DALI's filter repeats the outermost pixels where Pillow leaves them out, and FFCV's averages areas instead of
-    weighting by a triangle; its JPEGs are encoded a second time. On these smooth pictures that is less than one level
-    on average with DALI and three with FFCV; a wrong rotation, a wrong colour space or a lost palette is 20 or more.
+    What is left is rounding between the passes of the filter, and DALI's filter, which repeats the outermost pixels
+    where Pillow leaves them out.
+
+    The one high image comes alone: the resident backend keeps all images in the size of the widest and highest.
     """
-    source = source_of(fill(tmp_path, KINDS))
-    assert len(source) == len(KINDS)
-    reference = TorchLoader(CropPlan(ImageFolder(tmp_path), AUGMENTATION, 16, len(KINDS)), CPU, workers=0)
-    bound = {"torch": 0, "dali": 1, "ffcv": 3}[backend]
+    kinds = {name: content for name, content in KINDS.items() if (name == "one-column.jpg") == high}
+    source = source_of(fill(tmp_path, kinds))
+    folder = ImageFolder(tmp_path)
+    assert len(source) == len(kinds)
+    for index in range(len(source)):  # those of a .beton were encoded; a lost palette or a wrong turn is 20 or more
+        assert np.abs(source.decode(index).astype(int) - folder.decode(index)).mean() <= (backend == "ffcv") * 3
+    reference = TorchLoader(CropPlan(source, AUGMENTATION, 16, len(kinds)), CPU, workers=0)
+    bound = {"torch": 0, "dali": 1, "ffcv": 0.3, "resident": 0.3}[backend]
     for ours, expected in zip(open_backend(source).epoch(0), reference.epoch(0), strict=True):
         assert ours.index.tolist() == expected.index.tolist()
         difference = (ours.pixels.int() - expected.pixels.int()).abs().float().mean(dim=(1, 2, 3, 4))
@@ -182,6 +195,7 @@ CHANGES: dict[str, tuple[Callable[[bytes], bytes] | None, str]] = {
     "emptied": (lambda data: b"", "empty"),
     "text": (lambda data: b"text" + bytes(len(data)), "not an image"),
     "spoiled": (lambda data: data.replace(b"\xff\xc4\x00", b"\xff\xc4\xff", 1), "."),
+    "scrambled": (lambda data: data[:-42] + b"\xf7" * 40 + data[-2:], "some of its pixels may be wrong: Corrupt JPEG"),
     "another size": (lambda data: jpeg(picture(32, 32)).ljust(len(data), b"\0"), "pixels"),
     "a bomb": (lambda data: with_size(data, 65500, 65500), "exceeds limit of 178956970"),
 }
@@ -219,9 +233,13 @@ def test_or_is_replaced_by_the_next_good_one(backend, how, source_of, open_backe
     if backend == "ffcv" and how in ("deleted", "cut", "emptied"):
         pytest.skip("a record keeps its length")
     source = source_of(fill(tmp_path, {f"{n}.jpg": jpeg(picture(40 + n, 50)) for n in range(6)}))
-    loader = open_backend(source, batch_size=2, on_broken="replace")
-    whole = {crops.index[row].item(): crops.pixels[row] for crops in loader.epoch(0) for row in range(2)}
+    whole = {
+        crops.index[row].item(): crops.pixels[row]
+        for crops in open_backend(source, batch_size=2).epoch(0)
+        for row in range(2)
+    }
     change(source, 3, how)
+    loader = open_backend(source, batch_size=2, on_broken="replace")
     found = [(crops.index[row].item(), crops.pixels[row]) for crops in loader.epoch(0) for row in range(2)]
     assert sorted(index for index, _ in found) == [0, 1, 2, 4, 4, 5]
     assert loader.replaced == 1
@@ -234,7 +252,7 @@ def test_a_file_that_may_not_be_read_any_more_is_named(backend, source_of, open_
     # pytest's own folders are closed to others, and nothing is closed to root.
     with tempfile.TemporaryDirectory() as root:
         fill(Path(root), {"1.jpg": jpeg(), "2.jpg": jpeg()})
-        loader = open_backend(source_of(Path(root)))
+        source = source_of(Path(root))
         was_root = os.geteuid() == 0
         Path(root).chmod(0o755)
         (Path(root) / "2.jpg").chmod(0)
@@ -242,7 +260,7 @@ def test_a_file_that_may_not_be_read_any_more_is_named(backend, source_of, open_
             os.seteuid(65534)
         try:
             with pytest.raises(ImageError, match=r"2\.jpg: Permission denied"):
-                list(loader.epoch(0))
+                list(open_backend(source).epoch(0))
         finally:
             if was_root:
                 os.seteuid(0)
@@ -253,7 +271,11 @@ def sixty_megapixels() -> bytes:
     return jpeg(Image.new("RGB", (10000, 6000), (200, 120, 40)), subsampling=2)
 
 
-def test_sixty_megapixels_are_cropped(source_of, open_backend, sixty_megapixels: bytes, tmp_path: Path) -> None:
+def test_sixty_megapixels_are_cropped(
+    backend, source_of, open_backend, sixty_megapixels: bytes, tmp_path: Path
+) -> None:
+    if backend == "resident":
+        pytest.skip("it does, in matrix products of 2 GB that take 6 s: it is for small images")
     source = source_of(fill(tmp_path, {"large.jpg": sixty_megapixels}))
     (crops,) = open_backend(source, crop_size=8).epoch(0)
     assert source.sizes.tolist() == [[6000, 10000]]

@@ -73,3 +73,12 @@ def test_a_lost_restart_and_a_foreign_marker_in_the_scan_are_noticed():
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"GIF89a", b"\xff\xd8\xff\xd9", b"\xff" * 100], ids=repr)
 def test_what_is_no_jpeg_is_none(data):
     assert read_usual_jpeg(data) is None
+
+
+def test_what_decoders_warn_of_before_the_data_is_not_copied():
+    data = encoded()
+    version = data.index(b"JFIF\0") + 5
+    assert read_usual_jpeg(data[:version] + b"\2" + data[version + 1 :]) is None
+    last_coefficient = data.index(b"\xff\xda") + 12
+    assert data[last_coefficient] == 63
+    assert read_usual_jpeg(data[:last_coefficient] + b"\5" + data[last_coefficient + 1 :]) == (40, 60, False, 0)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.decode import ImageError, decode_image
+from simsiam.pipeline.decode import ImageError, decode_image, decode_reduced
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.strict_decode import check_image, decode_reduced
 from simsiam.pipeline.transcode import Transcoding, transcode
 
 
@@ -88,12 +87,22 @@ def damaged() -> bytes:
 
 def test_damaged_data_that_leaves_the_markers_whole_is_found_by_a_full_check_alone():
     data = damaged()
-    assert decode_image(data, "").shape == (64, 64, 3)
     assert transcode(data, "a", Transcoding()).jpeg == data
-    with pytest.raises(ImageError, match="a: some of its pixels are wrong: Corrupt JPEG data"):
-        transcode(data, "a", Transcoding(check="full"))
-    with pytest.raises(ImageError, match="a: some of its pixels are wrong"):
-        check_image(data, "a")
+    for how in (Transcoding(check="full"), Transcoding(reencode=True), Transcoding(max_side=30)):
+        with pytest.raises(ImageError, match="a: some of its pixels may be wrong: Corrupt JPEG data"):
+            transcode(data, "a", how)
+
+
+def test_an_end_marker_that_comes_too_early_is_found() -> None:
+    data = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), quality=90)
+    data = data[: len(data) // 2] + b"\xff\xd9" + data[len(data) // 2 :]
+    with pytest.raises(ImageError, match="a: some of its pixels may be wrong"):
+        transcode(data, "a", Transcoding())
+
+
+def test_what_follows_the_end_marker_is_not_copied() -> None:
+    data = encoded(smooth(40, 60))
+    assert transcode(data + b"a camera's own", "a", Transcoding()).jpeg == data
 
 
 @pytest.mark.parametrize("kept", [0, 2, 100, 0.5, 0.99])
@@ -104,13 +113,13 @@ def test_a_truncated_jpeg_is_never_copied_or_encoded(kept, how):
     with pytest.raises(ImageError):
         transcode(data[:length], "a", how)
     with pytest.raises(ImageError):
-        check_image(data[:length], "a")
+        decode_image(data[:length], "a")
 
 
 def test_a_bomb_is_refused_and_the_limit_named(monkeypatch):
     data = encoded(smooth(40, 60))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    for attempt in (lambda: transcode(data, "a", Transcoding()), lambda: check_image(data, "a")):
+    for attempt in (lambda: transcode(data, "a", Transcoding()), lambda: decode_image(data, "a")):
         with pytest.raises(ImageError, match="2000"):
             attempt()
 
