@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simsiam.pipeline.errors import ForeignFileError, UsageError
+from simsiam.pipeline.imagenet_devkit import refuse_devkit
 from simsiam.pipeline.records import Records
 
 Progress = Callable[[int, int], None]
@@ -38,10 +39,10 @@ def open_records(path: str | Path, *, devkit: Path | None = None, progress: Prog
     for file in files:
         if not file.is_file():
             raise UsageError(f"There is no folder or file {file}; {_WAY_OUT}.")
-    if all(_is_parquet(file) for file in files):
-        return _open_parquet(files)
-    if len(files) == 1 and not _is_tar(files[0]):
-        return _open_beton(files[0])
+    parquet = all(_is_parquet(file) for file in files)
+    if parquet or (len(files) == 1 and not _is_tar(files[0])):
+        refuse_devkit(devkit)
+        return _open_parquet(files) if parquet else _open_beton(files[0])
     return _open_tars(files, devkit, progress)
 
 
@@ -49,16 +50,26 @@ def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -
     from simsiam.pipeline.folder_records import FolderRecords
     from simsiam.pipeline.folder_walk import walk_folder
     from simsiam.pipeline.image_folder import ImageFolder
+    from simsiam.pipeline.scan import printable_path
 
     try:
         root = folder.absolute()
         listing = walk_folder(root)
+        parquet, tars = _matching(folder / "*.parquet"), _matching(folder / "*.tar")
+        images = [printable_path(path) for path in itertools.islice(listing.paths, 1)]
+        kinds = images + [file.name for file in (*parquet[:1], *tars[:1])]
+        if len(kinds) > 1:
+            raise UsageError(
+                f"{folder} holds {' and '.join(kinds)}, and only one kind can be meant: give the archives as"
+                f" '{folder}/*{(parquet or tars)[0].suffix}', or move away what isn't meant."
+            )
+        if tars:
+            return _open_tars(tars, devkit, progress)
+        refuse_devkit(devkit)
+        if parquet:
+            return _open_parquet(parquet)
         if len(listing.paths) or listing.unreachable:
             return FolderRecords(root, listing)
-        if parquet := _matching(folder / "*.parquet"):
-            return _open_parquet(parquet)
-        if tars := _matching(folder / "*.tar"):
-            return _open_tars(tars, devkit, progress)
     except OSError:
         pass
     return ImageFolder(folder)  # it refuses, and says what is wrong with the folder

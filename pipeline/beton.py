@@ -13,6 +13,7 @@ from simsiam.pipeline.beton_format import RAW, Index, read_exactly, read_index
 from simsiam.pipeline.beton_manifest import Manifest, read_manifest
 from simsiam.pipeline.decode import ImageError, decode_image
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.file_stamp import stamp_files
 
 # Labels of a file without a manifest become class names of their own; beyond this they can't be classes.
 _MOST_CLASSES = 1 << 20
@@ -59,6 +60,11 @@ class Beton:
         self.__init__(path)
         if self._index.checksum != checksum:
             raise UsageError(f"{path} was replaced by another file while it was in use; start again.")
+
+    @property
+    def stamp(self) -> str:
+        """A hash of the file's size and date."""
+        return stamp_files([self.path])
 
     def __len__(self) -> int:
         """Number of images."""

@@ -61,6 +61,11 @@ class Journal:
         """Delete the file."""
         if self._file is not None:
             self.path.unlink(missing_ok=True)
+            self.close()
+
+    def close(self) -> None:
+        """Leave the file for the next conversion."""
+        if self._file is not None:
             os.close(self._file)
             self._file = None
 

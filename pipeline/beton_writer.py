@@ -46,12 +46,13 @@ class RecordTooLarge(ValueError):
 class BetonWriter:
     """Writes images in order to `NAME.beton.part` and renames it when `finish` is called.
 
-    A context manager: left without `finish`, by an exception or not, it removes what it wrote. `capacity` is the
-    most images that will come; fewer may. Fields are called `image` and `label`, as in FFCV's own examples.
+    A context manager: left without `finish`, by an exception or not, it removes what it wrote, or leaves it to be gone
+    on with where it was interrupted (KeyboardInterrupt, SystemExit). `capacity` is the most images that will come;
+    fewer may. Fields are called `image` and `label`, as in FFCV's own examples.
 
     With a `journal_key`, which stands for all that the images depend on, each complete page is noted in
-    `NAME.beton.part.journal`. After a crash the next writer with this key goes on behind the last page that is whole:
-    `position` says how many images of the source are done.
+    `NAME.beton.part.journal`. After an interruption or a crash the next writer with this key goes on behind the last
+    page that is whole: `position` says how many images of the source are done.
 
     Raises UsageError when the file exists and `overwrite` is false, when it can't be created, or when another
     process is writing it; OSError, saying how far it came, when the disk is full.
@@ -115,8 +116,12 @@ class BetonWriter:
     def __enter__(self) -> "BetonWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.abort()
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if self._journal and self._page_crc32 and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self._journal.close()
+            self._close()
+        else:
+            self.abort()
 
     def append(self, jpeg: bytes | memoryview, height: int, width: int, label: int) -> None:
         """Add one image: its JPEG, size in pixels, and class (-1 for none).
@@ -132,7 +137,7 @@ class BetonWriter:
         if len(jpeg) > self.page_size:
             raise RecordTooLarge(
                 f"a JPEG of {len(jpeg)} bytes is larger than a page of {self.page_size};"
-                " reduce the image, its quality, or write larger pages"
+                " reduce the image or its quality"
             )
         if self._filled + len(jpeg) > self.page_size:
             self._flush_page()

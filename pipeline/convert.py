@@ -73,8 +73,8 @@ def convert(
     `progress` is called with the images done and their total after each.
 
     An image that can't be read is left out and reported. On any error nothing stands under `out`, or what stood
-    there before does. After a crash or a kill -9 the same call goes on where the last complete page ended, and ends
-    with the same bytes; the images must not change in between.
+    there before does. After an interruption, a crash or a kill -9 the same call goes on where the last complete page
+    ended, and ends with the same bytes; where a file of the images has changed in between, it starts over.
 
     Raises UsageError for a bad setting, an existing `out` without `overwrite`, or no readable image at all; OSError
     when the disk is full; RunError naming the image in hand when a worker process dies.
@@ -178,9 +178,10 @@ def _manifest(
 
 
 def _key(images: Records, how: Transcoding) -> str:
-    """Return a hash of what the bytes of the `.beton` depend on, short of the images' own bytes."""
+    """Return a hash of what the bytes of the `.beton` depend on; of the images' own bytes, the dates must do."""
     software = [version("simsiam"), version("pillow"), version("simplejpeg"), features.version("jpg")]
-    facts = [software, dataclasses.asdict(how), list(images.classes), images.place, list(images.broken)]
+    where = images.place, images.stamp
+    facts = [software, dataclasses.asdict(how), list(images.classes), where, list(images.broken)]
     digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(images.labels.tobytes())
     for index in range(len(images)):

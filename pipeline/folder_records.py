@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.file_stamp import stamp
 from simsiam.pipeline.folder_walk import FolderListing
 from simsiam.pipeline.image_folder import classes_and_labels
 from simsiam.pipeline.scan import printable_path
@@ -25,11 +26,13 @@ class FolderRecords:
     classes: Sequence[str]
     broken: Sequence[tuple[str, str]]
     place: str
+    stamp: str
 
     def __init__(self, root: Path, listing: FolderListing) -> None:
         self._root = os.fsencode(root) + b"/"
         self._paths = listing.paths
         self.place = printable_path(self._root)
+        self.stamp = stamp(listing.file_bytes, listing.modified_ns)
         self.classes, self.labels = classes_and_labels(listing.paths)
         self.broken = [(printable_path(self._root + path), reason) for path, reason in listing.unreachable]
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from simsiam.pipeline.decode import ImageError, decode_image
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.file_stamp import stamp
 from simsiam.pipeline.folder_walk import IMAGE_ENDINGS, FolderListing, PathList, walk_folder
 from simsiam.pipeline.scan import Progress, printable_path, scan
 
@@ -33,6 +34,8 @@ class ImageFolder:
     """Class names by label; empty when there are no class folders."""
     place: str
     """The folder with a slash, printable: what every name begins with."""
+    stamp: str
+    """A hash of the files' sizes and dates."""
     broken: Sequence[tuple[str, str]]
     """Path and reason of each file and folder that can't be read."""
 
@@ -51,6 +54,7 @@ class ImageFolder:
         self.root = Path(path).expanduser().absolute()
         self.place = printable_path(bytes(self.root)) + "/"
         listing = self._walk()
+        self.stamp = stamp(listing.file_bytes, listing.modified_ns)
         sizes, reasons = scan(self.root, listing, workers, cache, progress)
         readable = np.flatnonzero(sizes[:, 0])
         self.broken = [(self._printable(path), reason) for path, reason in listing.unreachable]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import MissingError, UsageError
+from simsiam.pipeline.file_stamp import stamp_files
 from simsiam.pipeline.folder_walk import PathList
 from simsiam.pipeline.scan import printable_path
 
@@ -90,6 +91,11 @@ class ImageParquet:
         self._groups = groups
         self._ends = np.cumsum([rows for _, _, rows in groups])
         self._cursor: _Cursor | None = None
+
+    @property
+    def stamp(self) -> str:
+        """A hash of the files' sizes and dates."""
+        return stamp_files(self._files)
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -22,6 +22,14 @@ class GroundTruth(NamedTuple):
     """Place in `classes` of ILSVRC2012_val_00000001.JPEG and those after it."""
 
 
+def refuse_devkit(devkit: Path | None) -> None:
+    """Raise UsageError when a devkit was given for a set that has no use for it."""
+    if devkit is not None:
+        raise UsageError(
+            f"The devkit {devkit} gives the classes of ImageNet's validation tar alone; leave it out for other sets."
+        )
+
+
 def read_ground_truth(devkit: Path) -> GroundTruth:
     """Read the kit, as it is downloaded (`.tar.gz`) or unpacked.
 

@@ -34,6 +34,11 @@ class Records(Protocol):
         """What every name begins with that says where the set lies, not what it holds; a manifest leaves it out."""
         ...
 
+    @property
+    def stamp(self) -> str:
+        """A text that is another one when a file that holds the images has changed: a hash of sizes and dates."""
+        ...
+
     def __len__(self) -> int:
         """Number of images."""
         ...

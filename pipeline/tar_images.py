@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.file_stamp import stamp_files
 from simsiam.pipeline.folder_walk import PathList
 from simsiam.pipeline.scan import printable_path
 
@@ -35,6 +36,11 @@ class TarImages:
         self._tars, self._tar_of, self._offsets, self._lengths, self._names = tars, tar_of, offsets, lengths, names
         self.labels, self.classes, self.broken = labels, classes, broken
         self._open: tuple[int, int, int] | None = None
+
+    @property
+    def stamp(self) -> str:
+        """A hash of the files' sizes and dates."""
+        return stamp_files(dict.fromkeys(self._tars))
 
     def __len__(self) -> int:
         """Number of images."""

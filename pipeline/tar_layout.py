@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.folder_walk import IMAGE_ENDINGS, PathList
 from simsiam.pipeline.image_folder import classes_and_labels
-from simsiam.pipeline.imagenet_devkit import DEVKIT, read_ground_truth
+from simsiam.pipeline.imagenet_devkit import DEVKIT, read_ground_truth, refuse_devkit
 from simsiam.pipeline.scan import printable_path
 from simsiam.pipeline.tar_images import TarImages
 from simsiam.pipeline.tar_index import TarIndex, index_tar
@@ -56,7 +56,10 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Callable[[int
         )
     names = [members.names[place] for place in images]
     broken = members.broken
-    if all(_VALIDATION.fullmatch(name) for name in names):
+    validation = all(_VALIDATION.fullmatch(name) for name in names)
+    if not validation:
+        refuse_devkit(devkit)
+    if validation:
         classes, labels = _validation_classes(names, tars[0], devkit)
     elif any(name.endswith(b".cls") for name in members.names):
         samples = read_samples(tars, members.names, members.tar_of, members.offsets, members.lengths, images)

@@ -164,7 +164,7 @@ def _work(
     while True:
         try:
             tasks, slot = batches.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         results, failure = [], None
         for task in tasks:
@@ -174,7 +174,10 @@ def _work(
             except Exception:
                 results, failure = [], (task, traceback.format_exc())
                 break
-        batches.send_bytes(pickle.dumps(_pack((results, failure), shared, slot)))
+        try:
+            batches.send_bytes(pickle.dumps(_pack((results, failure), shared, slot)))
+        except OSError:  # the parent has gone
+            return
 
 
 def _pack(answer: tuple[list[Any], tuple[int, str] | None], shared: mmap.mmap, slot: int) -> tuple[bytes, list[int]]:

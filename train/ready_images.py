@@ -14,6 +14,7 @@ class ReadyImages:
     classes: Sequence[str] = ()
     broken: Sequence[tuple[str, str]] = ()
     place = ""
+    stamp = ""
 
     def __init__(self, count: int) -> None:
         self.sizes: npt.NDArray[np.int32] = np.tile(np.array([375, 500], np.int32), (count, 1))

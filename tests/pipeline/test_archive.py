@@ -224,6 +224,16 @@ def test_a_broken_image_in_a_tar_is_left_out_and_the_rest_converted(tmp_path):
     assert (beton.read(0), beton.classes, beton.name(0)) == (jpeg(1), ["a", "b"], "set/a/1.jpg")
 
 
+@pytest.mark.parametrize("files", [["a.tar", "deep/in/b.jpg"], ["a.tar", "b.parquet"], ["a.parquet", "b.png"]])
+def test_a_folder_of_two_kinds_is_refused_and_both_are_named(tmp_path, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        tar_of(tmp_path / name, {"1.jpg": jpeg(1)})
+    with pytest.raises(UsageError, match=r"only one kind can be meant: .* '.*/\*\.(tar|parquet)'") as told:
+        open_records(tmp_path)
+    assert all(name in str(told.value) for name in files)
+
+
 def test_a_folder_of_images_is_listed_like_an_image_folder_and_not_opened(tmp_path):
     from simsiam.pipeline.image_folder import ImageFolder
 

@@ -40,6 +40,7 @@ class Memory:
 
     broken: Sequence[tuple[str, str]] = ()
     place = ""
+    stamp = ""
 
     def __init__(self, images: list[bytes], labels: list[int] | None = None, classes: Sequence[str] = ()) -> None:
         self.images = images

@@ -24,6 +24,7 @@ class Memory:
     classes: Sequence[str] = ()
     broken: Sequence[tuple[str, str]] = ()
     place = ""
+    stamp = ""
 
     def __init__(self, images: list[bytes]) -> None:
         self.images = images
@@ -100,7 +101,7 @@ import numpy as np
 from PIL import Image
 from simsiam.pipeline.convert import convert
 class Noise:
-    classes, broken, place, labels = [], [], "", np.full(400, -1)
+    classes, broken, place, stamp, labels = [], [], "", "", np.full(400, -1)
     def __len__(self): return 400
     def name(self, index): return f"noise {{index}}"
     def read(self, index):

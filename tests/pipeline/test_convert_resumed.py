@@ -26,6 +26,7 @@ class Noise:
     classes: Sequence[str] = ("a", "b", "c")
     broken: Sequence[tuple[str, str]] = ()
     place = ""
+    stamp = ""
     labels = np.arange(COUNT) % 3
 
     def __len__(self) -> int:
@@ -110,6 +111,22 @@ def test_after_a_kill_the_same_call_goes_on_and_gives_the_same_bytes(tmp_path, u
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_after_an_interruption_the_same_call_goes_on(tmp_path, uninterrupted, error):
+    out = tmp_path / "o.beton"
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 130:
+            raise error
+
+    with pytest.raises(error):
+        convert(Noise(), out, workers=2, progress=interrupt)
+    assert names(tmp_path) == ["o.beton.part", "o.beton.part.journal"]
+    assert convert(Noise(), out, workers=2).taken_over > 80
+    assert same(out, uninterrupted)
+    assert names(tmp_path) == ["o.beton", "o.beton.json"]
+
+
 def test_two_kills_are_survived_as_one(tmp_path, uninterrupted):
     out = tmp_path / "o.beton"
     kill_at(70, out)
@@ -154,6 +171,14 @@ def test_a_set_of_the_same_names_in_another_place_starts_over(tmp_path):
     elsewhere = Noise()
     elsewhere.place = "/another/folder/"
     assert convert_when_free(out, elsewhere, workers=2).taken_over == 0
+
+
+def test_a_set_that_has_changed_starts_over(tmp_path):
+    out = tmp_path / "o.beton"
+    kill_at(130, out)
+    changed = Noise()
+    changed.stamp = "another"
+    assert convert_when_free(out, changed, workers=2).taken_over == 0
 
 
 def test_a_writer_without_a_key_leaves_no_journal_behind(tmp_path):

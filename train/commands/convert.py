@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 
 from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 from simsiam.train.console import show_progress
 
 _MOST_LINES = 20
@@ -29,7 +29,7 @@ def convert(
 ) -> None:
     """Turn a set of images into one .beton file (FFCV 1.0), with a manifest beside it.
 
-    What needs no change is copied. Where a conversion was killed, the same command goes on.
+    What needs no change is copied. Where a conversion was interrupted or killed, the same command goes on.
 
     Args:
         source: Folder of images, whose sub-folders are the classes; ImageNet's tars; WebDataset shards; parquet files.
@@ -47,23 +47,26 @@ def convert(
     from simsiam.pipeline.beton_manifest import manifest_path
     from simsiam.pipeline.convert import convert
 
-    prepare_output(out, ".beton")
+    check_output(out, ".beton")
     console = Console()
     with show_progress(console, "Listing", "tars") as progress:
         images = open_records(source, devkit=devkit, progress=progress)
-    with show_progress(console, "Converting", "images") as progress:
-        conversion = convert(
-            images,
-            out,
-            max_side=max_side,
-            quality=quality,
-            workers=workers,
-            overwrite=overwrite,
-            apply_orientation=apply_orientation,
-            reencode=reencode,
-            check=check,
-            progress=progress,
-        )
+    try:
+        with show_progress(console, "Converting", "images") as progress:
+            conversion = convert(
+                images,
+                out,
+                max_side=max_side,
+                quality=quality,
+                workers=workers,
+                overwrite=overwrite,
+                apply_orientation=apply_orientation,
+                reencode=reencode,
+                check=check,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on with it") from None
     done_now = len(images) - conversion.taken_over
     console.print(
         f"{conversion.count:,} images, {conversion.bytes_written / 2**20:,.1f} MiB, {conversion.seconds:.1f} s"
