@@ -18,6 +18,10 @@ _cached_epoch_order = lru_cache(maxsize=2)(epoch_order)
 OnBroken = Literal["error", "replace"]
 
 
+LARGEST_CROP = 4096
+"""Pixels of a crop's side: four times what is trained on, and a mistyped number meets no wall of memory."""
+
+
 @dataclass(frozen=True)
 class CropPlan:
     """The samples and random numbers of every step, as a pure function of epoch and step.
@@ -41,8 +45,10 @@ class CropPlan:
     """What an image that can't be decoded becomes: an error, or the next good one; see `simsiam.pipeline.broken`."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.crop_size < 1:
-            raise UsageError(f"The batch size {self.batch_size} and the crop size {self.crop_size} must be positive.")
+        if self.batch_size < 1:
+            raise UsageError(f"The batch size {self.batch_size} must be at least 1.")
+        if not 1 <= self.crop_size <= LARGEST_CROP:
+            raise UsageError(f"The size of a crop, {self.crop_size}, must lie between 1 and {LARGEST_CROP:,} pixels.")
         if self.batch_size > len(self.source):
             raise UsageError(
                 f"The batch size {self.batch_size} is larger than the {len(self.source)} images there are;"

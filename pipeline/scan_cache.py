@@ -61,7 +61,6 @@ def save_sizes(root: Path, listing: FolderListing, sizes: npt.NDArray[np.int32])
     """
     with contextlib.suppress(OSError, RuntimeError):
         file = scan_cache_file(root)
-        file.parent.mkdir(parents=True, exist_ok=True)
         with open_atomically(file) as stream:
             np.savez(
                 stream,

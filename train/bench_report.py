@@ -113,6 +113,5 @@ def _table(*headings: str) -> Table:
 
 def write_results(results: Sequence[Result], path: Path) -> None:
     """Write environment and results as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"environment": describe_environment(), "results": list(results)}
     write_text_atomically(path, json.dumps(document, indent=2) + "\n")

@@ -1,5 +1,6 @@
 """State of a run ↔ files: atomic to write, checked and safe to load, newest valid one first."""
 
+import pickle
 import re
 import warnings
 import zipfile
@@ -13,6 +14,8 @@ from simsiam.pipeline.errors import UsageError
 
 FORMAT = 2
 """Number of the layout of a state; to be raised when an older one can't be gone on from."""
+
+WHAT_TO_GIVE = "a run folder, or a .pt file of its folder checkpoints"
 
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
@@ -31,7 +34,6 @@ def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int, k
 
     What stays are the newest `keep`, and those of every multiple of `keep_every_steps` steps (0: none).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(folder, step)
     with open_atomically(path) as file:
         torch.save({"format": FORMAT, **state}, file)
@@ -55,19 +57,32 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises DamagedCheckpoint, or UsageError when the file is foreign or of another version of simsiam.
     """
     try:
+        # Anything else torch.load takes for a format of old, and recommends to load it unsafely.
+        with path.open("rb") as file:
+            is_zip = zipfile.is_zipfile(file)
+        if not is_zip:
+            raise DamagedCheckpoint(f"{path} is no checkpoint, or one cut short; give {WHAT_TO_GIVE}.")
         record = _damaged_record(path)
         state = torch.load(path, map_location="cpu", weights_only=True) if record is None else None
+    except DamagedCheckpoint:
+        raise
     except OSError as error:
         raise DamagedCheckpoint(
-            f"The checkpoint {path} can't be read: {error.strerror}; give auto, never, a run folder or a .pt file."
+            f"The checkpoint {path} can't be read: {error.strerror}; give {WHAT_TO_GIVE}."
+        ) from None
+    except pickle.UnpicklingError:
+        # PyTorch's message recommends to run whatever code is in it.
+        raise DamagedCheckpoint(
+            f"{path} holds more than tensors, numbers and text, and is not opened: it is no checkpoint of simsiam,"
+            f" or one that was changed; give {WHAT_TO_GIVE}."
         ) from None
     except Exception as error:  # a cut or overwritten zip raises whatever its reader stumbles over
         first_line = str(error).partition("\n")[0]
-        raise DamagedCheckpoint(f"The checkpoint {path} is damaged or no checkpoint: {first_line}") from None
+        raise DamagedCheckpoint(f"The checkpoint {path} is damaged: {first_line}") from None
     if record is not None:
         raise DamagedCheckpoint(f"The checkpoint {path} is damaged: {record} has changed since it was written.")
     if not isinstance(state, dict) or not {"model", "config", "step"} <= state.keys():
-        raise UsageError(f"{path} is no checkpoint of simsiam; give one from a run's checkpoints folder.")
+        raise UsageError(f"{path} is no checkpoint of simsiam; give {WHAT_TO_GIVE}.")
     if state.get("format") != FORMAT:
         raise UsageError(
             f"The checkpoint {path} has format {state.get('format')}, and this version of simsiam reads {FORMAT}:"
@@ -92,13 +107,24 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Load a checkpoint, or the newest valid one of a run folder; returns its path, too.
+
+    Raises UsageError when there is none, and what `load_checkpoint` and `newest_checkpoint` raise.
+    """
+    if not path.is_dir():
+        return path, load_checkpoint(path)
+    found = newest_checkpoint(path if list_checkpoints(path) else path / "checkpoints")
+    if found is None:
+        raise UsageError(f"There is no checkpoint in {path / 'checkpoints'}; give {WHAT_TO_GIVE}.")
+    return found
+
+
 def _damaged_record(path: Path) -> str | None:
     """Compare each record with the CRC-32 that PyTorch writes beside it, but does not look at when it loads.
 
-    Returns the name of the first that differs. A file that is no zip has none: torch.load knows what to say about it.
+    Returns the name of the first that differs.
     """
-    if not zipfile.is_zipfile(path):
-        return None
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()
 

@@ -34,7 +34,7 @@ class CheckpointWriter:
         """Wait until the last one is on the disk. Raises RunError when it could not be written."""
         self.close()
         if self._failure:
-            raise RunError(self._failure)
+            raise RunError(f"{self._failure}. Make room, then go on from the one before with --resume auto.")
 
     def close(self) -> None:
         """Wait for the one under way, whatever becomes of it."""
@@ -46,9 +46,10 @@ class CheckpointWriter:
         try:
             save_checkpoint(snapshot, self._folder, step, self._keep, self._keep_every_steps)
             self._failure = None
-        except Exception as error:  # a full disk is an OSError or, from PyTorch's own writer, a RuntimeError
-            first_line = str(error).partition("\n")[0]
-            self._failure = f"The checkpoint of step {step} could not be written to {self._folder}: {first_line}"
+        except Exception as error:
+            told = error.strerror if isinstance(error, OSError) else str(error)
+            first_line = (told or str(error)).partition("\n")[0]
+            self._failure = f"The checkpoint of step {step} could not be written. {first_line}"
             warnings.warn(f"{self._failure}. The ones before stay.", stacklevel=2)
 
 

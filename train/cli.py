@@ -1,5 +1,6 @@
 """Command line → one of the commands; every mistake of the user's is one sentence and exit code 2."""
 
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,10 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files and signs such as → must not end a run where the terminal or the file has no UTF-8.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = list(arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         _print_commands()
@@ -40,8 +45,8 @@ def run(arguments: Sequence[str]) -> int:
         return run_command(name, words[len(name.split()) :])
     except SystemExit as stop:  # tyro's: help printed
         return stop.code if isinstance(stop.code, int) else USAGE
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted", INTERRUPTED)
     except Interrupted as stop:
         return _fail(str(stop), INTERRUPTED if stop.signal_number == signal.SIGINT else DONE)
     except BrokenPipeError:
@@ -58,8 +63,12 @@ def _told(error: Exception) -> tuple[str, int] | None:
     """Return sentence and exit code of what was foreseen; None for a defect, which keeps its traceback."""
     if isinstance(error, UsageError):
         return str(error), USAGE
-    if isinstance(error, (RunError, OSError)):
+    if isinstance(error, RunError):
         return str(error), FAILED
+    if isinstance(error, OSError):
+        # Without the number that Python puts before it, and the quotes around the name.
+        reason = error.strerror or str(error)
+        return f"{error.filename}: {reason}" if error.filename else reason, FAILED
     torch = sys.modules.get("torch")  # not imported for this question alone
     if torch and isinstance(error, torch.OutOfMemoryError):
         return "The GPU's memory is too small for this; give a smaller --batch-size.", FAILED
@@ -81,9 +90,10 @@ def _unknown_command(word: str) -> str:
     second_words = [name.split()[1] for name in COMMANDS if name.startswith(f"{word} ")]
     if second_words:
         return f"`simsiam {word}` needs one of: {', '.join(second_words)}."
-    name = nearest(word, COMMANDS)
+    name = nearest(word, ("--version", "--help") if word.startswith("-") else COMMANDS)
     suggestion = f" Did you mean {name}?" if name else ""
-    return f"There is no command {word!r}.{suggestion} Run simsiam --help for the list."
+    what = "option" if word.startswith("-") else "command"
+    return f"There is no {what} {word!r}.{suggestion} Run simsiam --help for the list."
 
 
 def _print_commands() -> None:

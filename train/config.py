@@ -198,7 +198,7 @@ class PretrainConfig:
     run_dir: Path | None = None
     """Folder for everything the run writes; by default runs/RECIPE."""
     resume: str = "never"
-    """`auto`: go on from the newest checkpoint in the run folder, or start there; `never`; or a checkpoint."""
+    """`auto`: go on from the newest checkpoint in the run folder, or start there; `never`; or a checkpoint or a run."""
     epochs: int = 100
     """Epochs; the learning rate falls to 0 over them."""
     batch_size: int = 256

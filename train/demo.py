@@ -21,10 +21,10 @@ TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
 def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, Any]:
     """Do the whole main job on images made for it, in the folder `out`, and return the run's summary.
 
-    Raises UsageError when `out` holds something already.
+    Raises UsageError when `out` is a file, or holds something already.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"The folder {out} is not empty; remove it, or give another --out (with make: DEMO_DIR=…).")
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise UsageError(f"{out} is not an empty folder; remove it, or give another --out (with make: DEMO_DIR=…).")
     workers = available_cores()
     betons = {}
     for split, count, seed in (("train", TRAIN_IMAGES, 0), ("test", TEST_IMAGES, 1)):

@@ -31,7 +31,7 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     runs = {run_dir: read_metrics(run_dir) for run_dir in run_dirs}
     for run_dir, records in runs.items():
         if not records:
-            raise UsageError(f"{run_dir} holds no metrics.jsonl with a line in it; give a run folder.")
+            raise UsageError(f"{run_dir} is no run folder with a metrics.jsonl and a line in it; give one that is.")
     colors = [f"C{number % 10}" for number in range(len(runs))]
     healthy = {width**-0.5 for width in map(_projection_dim, runs) if width}
     figure, axes = pyplot.subplots(2, 3, figsize=(14, 7), layout="constrained")
@@ -57,7 +57,6 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
         named = zip(colors, tell_apart(list(runs)), strict=True)
         lines = [Line2D([], [], color=color, label=name) for color, name in named]
         figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 4))
-    out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(out) as file:
         figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)

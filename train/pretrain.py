@@ -187,7 +187,7 @@ def _open_loader(
     backend = config.data.backend
     if backend == "auto":
         backend, reason = choose_backend(plan, device)
-        console.print(f"Loader backend: {backend}, since {reason}.", highlight=False)
+        console.print(f"Loader backend: {backend}, since {reason}.", highlight=False, soft_wrap=True)
     with show_progress(console, "Opening the loader", "images") as progress:
         return open_loader(backend, plan, device, workers, progress, config.data.hw_decoder_load)
 
@@ -195,9 +195,10 @@ def _open_loader(
 def _announce(console: Console, run: TrainingRun, source: Source, arithmetic: Arithmetic) -> None:
     config, folder = run.config, run.folder
     rate = initial_learning_rate(config.optimizer.base_lr, config.batch_size)
-    broken = f", {len(source.broken)} broken ones left out" if source.broken else ""
+    broken = len(source.broken)
+    left_out = f", {broken:,} broken {'one' if broken == 1 else 'ones'} left out (simsiam verify lists them)"
     for line in (
-        f"Images: {len(source):,} in {config.data.path}{broken}",
+        f"Images: {len(source):,} in {config.data.path}{left_out if broken else ''}",
         f"Model: {config.model.arch}, {config.model.stem} stem, {arithmetic.name} on {arithmetic.device}",
         f"Learning rate: {rate:g} = {config.optimizer.base_lr:g} × {config.batch_size} / 256",
         f"Run folder: {folder.path}" + (f", going on from {folder.resumed_from.name}" if folder.resumed_from else ""),

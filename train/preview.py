@@ -42,8 +42,6 @@ def preview(
     Raises UsageError when `count` is below 1 or larger than the source, or no backend is named.
     """
     device = device or torch.device("cpu")
-    if size < 1:
-        raise UsageError(f"A view of {size} pixels can't be shown; give a size of 1 or more.")
     if not 1 <= count <= len(source):
         raise UsageError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
     if not backends:
@@ -114,7 +112,6 @@ def _write_sheet(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], si
         for column, picture in enumerate(pictures):
             tile = Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
             sheet.paste(tile, (_GAP + column * pitch, _HEADER + _GAP + row * pitch))
-    out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(out) as file:
         sheet.save(file, format="png")
     return out

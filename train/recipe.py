@@ -8,7 +8,7 @@ import yaml
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.arguments import option_names, parse
-from simsiam.train.config import PretrainConfig, flatten
+from simsiam.train.config import PretrainConfig, flatten, to_tree
 from simsiam.train.suggestion import did_you_mean
 
 _RECIPES = Path(__file__).parent / "recipes"
@@ -48,6 +48,10 @@ def load_config(file: Path) -> PretrainConfig:
     for key, value in settings.items():
         if key not in keys and not (value is None and any(known.startswith(f"{key}.") for known in keys)):  # `model:`
             raise UsageError(f"There is no key {key} in {file}{did_you_mean(key, keys, default.DECLINED)}")
+    lists = dict(flatten(to_tree(default)))
+    for key, value in settings.items():
+        if isinstance(value, list) and key in keys and not isinstance(lists[key], list):
+            raise UsageError(f"In {file}: {key} takes one value, not the list {value}.")
     # The YAML goes through the same parser as the command line, so it is checked the same way.
     options = [word for key, value in settings.items() if key in keys for word in _option(key, value)]
     try:

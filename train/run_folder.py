@@ -15,7 +15,7 @@ from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.fingerprint import fingerprint
 from simsiam.pipeline.source import Source
-from simsiam.train.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
+from simsiam.train.checkpoint import list_checkpoints, newest_checkpoint, open_checkpoint
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
 from simsiam.train.environment import describe_environment
 from simsiam.train.metrics import read_metrics
@@ -128,8 +128,7 @@ def _find_state(
                 f"The run folder {path} is already in use: give --resume auto to go on, or another --run-dir."
             )
     else:
-        resumed_from = Path(config.resume).expanduser()
-        state = load_checkpoint(resumed_from)
+        resumed_from, state = open_checkpoint(Path(config.resume).expanduser())
         if path_in_use and path.resolve() not in resumed_from.resolve().parents:
             raise UsageError(
                 f"The run folder {path} is already in use by another run than {resumed_from}; give another --run-dir."

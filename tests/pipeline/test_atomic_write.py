@@ -1,5 +1,8 @@
+import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,11 +48,26 @@ def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(
 
 def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text_atomically(tmp_path / "a.txt", "old")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match=r"Can't write .*a\.txt: No space left on device"):
         write_text_atomically(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_disk_that_is_full_for_pytorchs_writer_is_told_as_such(tmp_path: Path) -> None:
+    script = f"""
+import resource, torch
+from pathlib import Path
+from simsiam.pipeline.atomic_write import open_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+with open_atomically(Path({str(tmp_path)!r}) / "a.pt") as file:
+    torch.save(torch.zeros(10000), file)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] Can't write {tmp_path}/a.pt: File too large"
+    assert names(tmp_path) == []
 
 
 def test_file_is_readable_by_others_as_any_new_file(tmp_path: Path) -> None:

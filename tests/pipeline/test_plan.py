@@ -5,8 +5,8 @@ from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.plan import CropPlan
 
 
-def plan(pictures, batch_size: int = 4, **settings) -> CropPlan:
-    return CropPlan(pictures, Augmentation(), crop_size=8, batch_size=batch_size, **settings)
+def plan(pictures, batch_size: int = 4, crop_size: int = 8, **settings) -> CropPlan:
+    return CropPlan(pictures, Augmentation(), crop_size, batch_size, **settings)
 
 
 def test_an_epoch_is_the_source_without_its_last_partial_batch(pictures) -> None:
@@ -26,7 +26,8 @@ def test_draws_are_of_the_size_of_each_image(pictures) -> None:
     [
         ({"batch_size": 12}, "12 is larger than the 11 images there are"),
         ({"batch_size": 4, "world_size": 3}, "can't be shared by 3 processes; give a multiple of 3"),
-        ({"batch_size": 0}, "must be positive"),
+        ({"batch_size": 0}, "The batch size 0 must be at least 1"),
+        ({"crop_size": 4097}, "The size of a crop, 4097, must lie between 1 and 4,096 pixels"),
     ],
 )
 def test_impossible_batches_are_refused(pictures, settings: dict, message: str) -> None:

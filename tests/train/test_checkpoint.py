@@ -12,6 +12,7 @@ from simsiam.train.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     newest_checkpoint,
+    open_checkpoint,
     save_checkpoint,
 )
 
@@ -143,7 +144,7 @@ class Bomb:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "step-000000001.pt"
     torch.save(state(1) | {"extra": Bomb(tmp_path / "exploded")}, path)
-    with pytest.raises(ValueError, match=re.escape(f"The checkpoint {path} is damaged or no checkpoint")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} holds more than tensors, numbers and text")):
         load_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
 
@@ -152,7 +153,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 def test_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "step-000000001.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged or no checkpoint") as caught:
+    with pytest.raises(ValueError, match=r"is no checkpoint, or one cut short; give a run folder") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
 
@@ -161,10 +162,23 @@ def test_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_foreign_file_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "theirs.pth"
     torch.save(content, path)
-    with pytest.raises(ValueError, match="no checkpoint of simsiam; give one from a run's checkpoints folder"):
+    with pytest.raises(ValueError, match="no checkpoint of simsiam; give a run folder, or a"):
         load_checkpoint(path)
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pt can't be read: No such file or directory"):
         load_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("named", [".", "checkpoints", "checkpoints/step-000000002.pt"])
+def test_a_run_folder_stands_for_its_newest_checkpoint(tmp_path: Path, named: str) -> None:
+    for step in (1, 2):
+        save_checkpoint(state(step), tmp_path / "checkpoints", step, keep=2)
+    path, loaded = open_checkpoint(tmp_path / named)
+    assert (path.name, loaded["step"]) == ("step-000000002.pt", 2)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"There is no checkpoint in .*checkpoints; give a run folder"):
+        open_checkpoint(tmp_path)

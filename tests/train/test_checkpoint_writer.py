@@ -41,7 +41,7 @@ def test_failed_file_is_a_warning_and_an_error_only_if_it_was_the_last(
     writer = CheckpointWriter(tmp_path, keep=9)
     writer.begin(state(1), 1)
     writer.finish()
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="step 2 could not be written .*: disk full"):
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"step 2 could not be written\. disk full"):
 
         def full(*_: object) -> None:
             raise OSError("disk full\nand a second line")

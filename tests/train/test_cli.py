@@ -70,7 +70,10 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("pretrain --epochs 3", "Name a recipe, a YAML file or a run folder first"),
         ("evaluate knn {wrong}/no.pt --train {images}/train --test {images}/test", "no.pt can't be read"),
         ("evaluate knn {wrong}/theirs.pth --train {images}/train --test {images}/test", "no checkpoint of simsiam"),
-        ("evaluate knn {wrong}/notes.txt --train {images}/train --test {images}/test", "damaged or no checkpoint"),
+        (
+            "evaluate knn {wrong}/notes.txt --train {images}/train --test {images}/test",
+            "notes.txt is no checkpoint, or one cut short; give a run",
+        ),
         ("evaluate knn {wrong}/empty --train {images}/train --test {images}/test", "There is no checkpoint in"),
         ("evaluate knn {run} --train {images}/train/fine --test {images}/test", "kNN needs labelled images"),
         ("evaluate knn {run} --train {wrong}/nowhere --test {images}/test", "There is no folder or file"),
@@ -78,7 +81,8 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("plot {run} --out {wrong}/curves.pdf", "give a name that ends in .png"),
         ("preview {images}/train --out {wrong}/views.jpg", "give a name that ends in .png"),
         ("convert {images}/train {wrong}/out.txt", "give a name that ends in .beton"),
-        ("plot {wrong}/empty", "{wrong}/empty holds no metrics.jsonl"),
+        ("plot {wrong}/empty", "{wrong}/empty is no run folder with a metrics.jsonl"),
+        ("convert {images}/test {wrong}/new.beton --devkit {wrong}/empty", "ImageNet's validation tar alone; leave"),
         ("preview {wrong}/nowhere", "There is no folder or file {wrong}/nowhere"),
         ("preview {images}/train --count 100", "100 images can't be shown of 48"),
         ("convert {wrong}/nowhere {wrong}/out.beton", "There is no folder or file {wrong}/nowhere"),
@@ -86,8 +90,10 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("convert {images}/test {wrong}/out.beton --quality 101", "The JPEG quality 101 must lie between 1 and 100"),
         ("bench loader --source {images}/train --batch-size 64", "The batch size 64 is larger than the 48 images"),
         ("bench loader --source {images}/train --device cuda", "--device cuda was asked for, but"),
-        ("demo --out {images}", "The folder {images} is not empty; remove it, or give another --out"),
+        ("demo --out {wrong}/notes.txt", "notes.txt is not an empty folder; remove it, or"),
+        ("demo --out {images}", "{images} is not an empty folder; remove it, or give another --out"),
         ("pretrian", "There is no command 'pretrian'. Did you mean pretrain? Run simsiam --help"),
+        ("--versoin", "There is no option '--versoin'. Did you mean --version? Run simsiam --help"),
         ("xyzzy", "There is no command 'xyzzy'. Run simsiam --help for the list"),
         ("evaluate", "`simsiam evaluate` needs one of: knn"),
         ("evaluate linaer", "`simsiam evaluate` needs one of: knn"),
@@ -184,7 +190,8 @@ def fails(command: Callable[..., None]) -> Callable[[BaseException], int]:
 )
 def test_exit_code_says_what_kind_of_failure(error: BaseException, code: int, fails, capsys: Capture) -> None:
     assert fails(error) == code
-    assert (str(error) or "interrupted") in line(capsys)
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    assert line(capsys) == f"simsiam: {said or 'interrupted'}\n"
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError, TypeError])
@@ -226,6 +233,14 @@ def test_warnings_are_one_line(command, capsys: Capture) -> None:
     assert capsys.readouterr().err == (
         "simsiam: warning: The newest checkpoint is damaged.\nsimsiam: warning: DeprecationWarning: old call\n"
     )
+
+
+def test_signs_that_the_output_has_not_do_not_end_a_command(tiny_images: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "simsiam.train.cli", "convert", tiny_images / "test", tmp_path / "o.beton"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2192" in done.stdout
 
 
 def test_module_run_as_a_program_behaves_like_the_command() -> None:

@@ -65,6 +65,6 @@ def test_measured_knn_is_drawn(tmp_path: Path) -> None:
 def test_folder_without_metrics_is_refused(tmp_path: Path) -> None:
     good, empty = run_with(tmp_path / "a", -0.1), run_with(tmp_path / "b")
     for bad in (empty, tmp_path / "none"):
-        with pytest.raises(ValueError, match=f"{bad} holds no metrics.jsonl with a line in it; give a run folder"):
+        with pytest.raises(ValueError, match=f"{bad} is no run folder with a metrics.jsonl and a line in it"):
             plot_runs([good, bad], tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()

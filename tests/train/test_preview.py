@@ -74,7 +74,7 @@ def test_original_is_shown_with_its_boxes(sheet: np.ndarray, tiny_images: Path) 
 
 
 def test_a_view_without_pixels_is_refused(tiny_images: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="A view of 0 pixels can't be shown; give a size of 1 or more"):
+    with pytest.raises(ValueError, match="The size of a crop, 0, must lie between 1 and 4,096 pixels"):
         preview(open_source(tiny_images / "train"), tmp_path / "p.png", augmentation=AUGMENTATION, size=0)
 
 

@@ -33,6 +33,11 @@ def test_recipe_loads_and_says_where_it_is_from(name: str) -> None:
     assert re.search(r"^# Source +\S", header, re.M) and re.search(r"^# Command +simsiam \S", header, re.M)
 
 
+def test_list_where_one_value_belongs_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"epochs takes one value, not the list \[10, 20\]"):
+        load_config(written(tmp_path, "epochs: [10, 20]"))
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_command_in_a_recipe_is_understood(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for command in re.findall(r"simsiam (pretrain .+)", recipe_file(name).read_text()):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from simsiam.train.arguments import call
 from simsiam.train.bench_row_name import ConvertRowName
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 
 _ALL_ROWS: tuple[ConvertRowName, ...] = get_args(ConvertRowName)
 
@@ -44,7 +44,7 @@ def bench_convert(
     from simsiam.train.bench_report import print_convert_results, write_results
 
     if json:
-        prepare_output(json, ".json")
+        check_output(json, ".json")
     console = Console()
     results = bench_convert(
         source,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 from simsiam.train.config import DeviceName
 from simsiam.train.exit_codes import DONE, FAILED
 
@@ -38,7 +38,7 @@ def bench_kernels(
     from simsiam.train.precision import open_device
 
     if json:
-        prepare_output(json, ".json")
+        check_output(json, ".json")
     where, console = open_device(device), Console()
     copy = measure_copy(where)
     console.print(f"{where.type}: a copy in memory moves {copy / 1e9:,.0f} GB/s", highlight=False)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from simsiam.train.arguments import call, split_at_commas
 from simsiam.train.bench_row_name import LoaderRowName
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 from simsiam.train.config import DeviceName
 
 
@@ -55,7 +55,7 @@ def bench_loader(
     from simsiam.train.bench_report import print_loader_results, write_results
 
     if json:
-        prepare_output(json, ".json")
+        check_output(json, ".json")
     console = Console()
     results = bench_loaders(
         source,

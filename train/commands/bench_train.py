@@ -9,7 +9,7 @@ from rich.console import Console
 from simsiam.pipeline.loader import Backend
 from simsiam.train.arguments import call, split_at_commas
 from simsiam.train.bench_row_name import TrainRowName
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 from simsiam.train.config import DataConfig, DeviceName, ModelConfig, PrecisionName, PretrainConfig
 
 
@@ -62,7 +62,7 @@ def bench_train(
 
     for file in (profile, json):
         if file:
-            prepare_output(file, ".json")
+            check_output(file, ".json")
     config = PretrainConfig(
         batch_size=batch_size,
         device=device,

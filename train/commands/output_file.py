@@ -1,4 +1,4 @@
-"""The file a command is to write → a place for it, or a refusal before the work begins."""
+"""The file a command is to write → a refusal before the work begins where it can't be written."""
 
 import os
 from pathlib import Path
@@ -6,19 +6,17 @@ from pathlib import Path
 from simsiam.pipeline.errors import UsageError
 
 
-def prepare_output(out: Path, ending: str) -> None:
-    """Make the folder that `out` is to lie in.
+def check_output(out: Path, ending: str) -> None:
+    """Raise UsageError when the name doesn't end in `ending`, such as `.png`, or can't be written to.
 
-    Raises UsageError when the name doesn't end in `ending`, such as `.png`, when it is a folder's, or when nothing can
-    be written there.
+    Nothing is written yet: the folders that `out` is to lie in are made with it.
     """
     if out.suffix != ending:
         raise UsageError(f"The file {out} would hold a {ending} under another name; give a name that ends in {ending}.")
     if out.is_dir():
         raise UsageError(f"{out} is a folder; give the name of a file that ends in {ending}.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"The folder {out.parent} can't be made ({error.strerror}); choose another place.") from None
-    if not os.access(out.parent, os.W_OK):
-        raise UsageError(f"Nothing can be written into the folder {out.parent}; choose another place.")
+    nearest = next(folder for folder in out.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{out} can't be written, since {nearest} is a file; choose another place.")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"{out} can't be written, since you may not write into {nearest}; choose another place.")

@@ -8,7 +8,7 @@ import tyro
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 
 
 def plot(
@@ -25,7 +25,7 @@ def plot(
 
     if not runs:
         raise UsageError("Name at least one run folder, as in: simsiam plot runs/demo/run.")
-    prepare_output(out, ".png")
+    check_output(out, ".png")
     print(plot_runs(runs, out))
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.loader import Backend
 from simsiam.train.arguments import call, split_at_commas
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 from simsiam.train.console import show_progress
 
 _REFERENCE_AUGMENTATION = Augmentation()
@@ -41,7 +41,7 @@ def preview(
     from simsiam.pipeline.source import open_source
     from simsiam.train.preview import preview
 
-    prepare_output(out, ".png")
+    check_output(out, ".png")
     with show_progress(Console(), "Decoding", "images") as progress:
         written = preview(
             open_source(path),

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 from simsiam.train.console import show_progress
 from simsiam.train.exit_codes import DONE, FAILED
 
@@ -42,7 +42,7 @@ def verify(
     from simsiam.pipeline.verify import verify
 
     if json:
-        prepare_output(json, ".json")
+        check_output(json, ".json")
     console = Console()
     found = verify(path, devkit=devkit, workers=workers, show=partial(show_progress, console))
     lines = [f"broken: {name}: {reason}" for name, reason in found.broken]

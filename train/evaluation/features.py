@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from simsiam.model.resnet import ResNet, resnet
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.plan import LARGEST_CROP
 from simsiam.pipeline.source import Source
-from simsiam.train.checkpoint import load_checkpoint, newest_checkpoint
+from simsiam.train.checkpoint import open_checkpoint
 from simsiam.train.precision import Arithmetic
 
 
@@ -45,15 +46,7 @@ def load_encoder(checkpoint: Path) -> tuple[ResNet, dict[str, Any]]:
 
     Raises UsageError when there is none, or it is damaged.
     """
-    if checkpoint.is_dir():
-        found = newest_checkpoint(checkpoint / "checkpoints")
-        if found is None:
-            raise UsageError(
-                f"There is no checkpoint in {checkpoint / 'checkpoints'}; give a run folder or a .pt file."
-            )
-        state = found[1]
-    else:
-        state = load_checkpoint(checkpoint)
+    _, state = open_checkpoint(checkpoint)
     model = state["config"]["model"]
     encoder = resnet(model["arch"], model["stem"])
     prefix = "encoder."
@@ -75,11 +68,15 @@ def extract_features(
 ) -> Features:
     """Run `encoder` in eval mode over every image of `source` in order; its mode is as before afterwards.
 
-    Raises ImageError naming an image that can't be decoded, and UsageError when the crop would reach past the images.
+    Raises ImageError naming an image that can't be decoded, and UsageError when the crop is empty, huge, or would
+    reach past the images.
     """
-    if transform.short_side < transform.size:
+    if not 1 <= transform.size <= LARGEST_CROP:
+        raise UsageError(f"The size of a crop, {transform.size}, must lie between 1 and {LARGEST_CROP:,} pixels.")
+    if not transform.size <= transform.short_side <= LARGEST_CROP:
         raise UsageError(
-            f"The short side {transform.short_side} is below the crop's {transform.size} pixels; give at least those."
+            f"The short side {transform.short_side} must lie between the crop's {transform.size} and {LARGEST_CROP:,}"
+            " pixels."
         )
     loader = DataLoader(_CenterCrops(source, transform), batch_size=batch_size, num_workers=workers, collate_fn=_stack)
     mean = torch.tensor(transform.mean, device=arithmetic.device).view(3, 1, 1) * 255

@@ -1,12 +1,13 @@
 """Features with labels → accuracy of a weighted k-nearest-neighbour classifier."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.source import Source, open_source
 from simsiam.train.config import DeviceName
 from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.features import CenterCrop, Features, default_short_side, extract_features, load_encoder
@@ -24,8 +25,7 @@ def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: flo
     """
     if k < 1 or temperature <= 0:
         raise UsageError(f"k is {k} and the temperature {temperature}; both must be positive.")
-    if min(train.labels.min(), test.labels.min()) < 0:
-        raise UsageError("kNN needs labelled images: put each class into a folder of its own.")
+    _refuse_unlabelled(train, test)
     bank = torch.nn.functional.normalize(train.vectors, dim=1)
     queries = torch.nn.functional.normalize(test.vectors, dim=1)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -56,14 +56,26 @@ def evaluate_checkpoint(
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
     encoder.to(arithmetic.device).to(memory_format=torch.channels_last)
     data = config["data"]
-    crop = size or int(data["size"])
-    resized = short_side or config["knn"]["short_side"] or default_short_side(crop)
+    crop = int(data["size"]) if size is None else size
+    resized = short_side
+    if resized is None:
+        resized = config["knn"]["short_side"] or default_short_side(crop)
     transform = CenterCrop(crop, resized, tuple(data["mean"]), tuple(data["std"]))
     workers = worker_count(workers)
     sources = open_source(train), open_source(test)
     if all(source.classes for source in sources) and list(sources[0].classes) != list(sources[1].classes):
         raise UsageError(f"The classes of {train} and {test} differ; give folders of the same classes.")
+    _refuse_unlabelled(*sources)  # asked here as well, since features can take hours
+    if k > len(sources[0]):
+        warnings.warn(f"k is {k}, but {train} has {len(sources[0])} images: all of them vote.", stacklevel=2)
+    if train.resolve() == test.resolve():
+        warnings.warn(f"{train} is both train and test, so that each image finds itself.", stacklevel=2)
     bank, queries = (
         extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
     )
     return knn_accuracy(bank, queries, k, temperature)
+
+
+def _refuse_unlabelled(*sets: Features | Source) -> None:
+    if min(int(each.labels.min()) for each in sets) < 0:
+        raise UsageError("kNN needs labelled images: put each class into a folder of its own.")

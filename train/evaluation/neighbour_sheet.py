@@ -74,7 +74,6 @@ def _write(rows: Sequence[Sequence[tuple[npt.NDArray[np.uint8], str]]], out: Pat
             side = pixels.shape[0] + 2 * _FRAME
             draw.rectangle([left, top, left + side - 1, top + side - 1], fill=_COLORS[kind])
             sheet.paste(Image.fromarray(pixels), (left + _FRAME, top + _FRAME))
-    out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(out) as file:
         sheet.save(file, format="png")
     return out

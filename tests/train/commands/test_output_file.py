@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.commands.output_file import prepare_output
+from simsiam.train.commands.output_file import check_output
 
 
-def test_the_folder_is_made_before_the_work(tmp_path: Path) -> None:
-    prepare_output(tmp_path / "new" / "deeper" / "sheet.png", ".png")
-    assert (tmp_path / "new" / "deeper").is_dir()
+def test_a_folder_that_is_yet_to_be_made_is_good_and_not_made_yet(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "deeper" / "sheet.png", ".png")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -16,13 +16,13 @@ def test_the_folder_is_made_before_the_work(tmp_path: Path) -> None:
     [
         ("sheet.jpg", "would hold a .png under another name; give a name that ends in .png"),
         ("folder.png", "folder.png is a folder; give the name of a file"),
-        ("file/sheet.png", "file can't be made (File exists); choose another place"),
-        ("file/new/sheet.png", "new can't be made (Not a directory); choose another place"),
+        ("file/sheet.png", "file is a file; choose another place"),
+        ("file/new/sheet.png", "file is a file; choose another place"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UsageError) as refusal:
-        prepare_output(tmp_path / name, ".png")
+        check_output(tmp_path / name, ".png")
     assert said in str(refusal.value)

@@ -116,7 +116,7 @@ def test_bf16_features_come_back_as_float32(source: Source) -> None:
 
 
 def test_crop_larger_than_the_resized_image_is_refused(source: Source) -> None:
-    with pytest.raises(ValueError, match="short side 15 is below the crop's 16 pixels"):
+    with pytest.raises(ValueError, match="short side 15 must lie between the crop's 16 and 4,096"):
         extract_features(Flat(), source, TRANSFORM._replace(short_side=15), FP32, 0)
 
 
@@ -132,5 +132,5 @@ def test_encoder_comes_from_a_run_or_a_file(tiny_run: Path) -> None:
 
 
 def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"There is no checkpoint in .*checkpoints; give a run folder or a \.pt file"):
+    with pytest.raises(ValueError, match=r"There is no checkpoint in .*checkpoints; give a run folder, or a \.pt file"):
         load_encoder(tmp_path)

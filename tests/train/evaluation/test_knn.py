@@ -79,6 +79,15 @@ def test_checkpoint_gives_what_the_monitor_measured(tiny_run: Path, tiny_images:
         assert accuracy == measured
 
 
+def test_neighbours_that_there_are_not_and_one_set_twice_are_warned_of(tiny_run: Path, tiny_images: Path) -> None:
+    with pytest.warns(UserWarning) as told:
+        evaluate_checkpoint(tiny_run, tiny_images / "train", tiny_images / "train", device="cpu", workers=0)
+    assert [str(each.message).partition(" ")[2] for each in told] == [
+        f"is 200, but {tiny_images / 'train'} has 48 images: all of them vote.",
+        "is both train and test, so that each image finds itself.",
+    ]
+
+
 def test_size_of_the_crop_can_be_chosen(tiny_run: Path, tiny_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = knn.extract_features
