@@ -1,5 +1,8 @@
 """Activations of several views → batch norm with statistics per view, optional residual sum, ReLU, in one operation."""
 
+import importlib
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,7 +29,8 @@ def batch_norm_relu(
 
     On a CUDA device, training is the custom operator `simsiam::batch_norm_relu`: forward it reads `x` twice and
     writes once; backward, which works out again where ReLU cut, it reads `x` and the gradient twice and writes once.
-    A residual is read once more, its gradient written once. Elsewhere, and in evaluation, it is the reference.
+    A residual is read once more, its gradient written once. float32 on a CPU is `simsiam::batch_norm_relu_cpu`, which
+    does the same. Elsewhere, and in evaluation, it is the reference.
 
     Args:
         x: (views·n, channels) or (views·n, channels, height, width), view-major; float32, bfloat16 or float16. Best
@@ -62,11 +66,15 @@ def batch_norm_relu(
     count = x.numel() // (views * x.shape[1])
     if count < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; a variance needs two values per channel in each view.")
-    if x.device.type != "cuda":
+    if x.device.type == "cuda":
+        operator = _by_triton
+    elif x.device.type == "cpu" and x.dtype == torch.float32:
+        operator = _by_numba
+    else:
         return batch_norm_relu_reference(
             x, weight, bias, running_mean, running_var, residual, views, momentum, eps, relu
         )
-    normalized, mean, variance = _batch_norm_relu(x, weight, bias, residual, views, eps, relu)
+    normalized, mean, variance = operator(x, weight, bias, residual, views, eps, relu)
     if running_mean is not None and running_var is not None:
         update_running_statistics(running_mean, running_var, mean, variance, count, momentum)
     return normalized
@@ -129,54 +137,73 @@ def merge_statistics(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[
     return mean, (share * (variances + (means - mean).square())).sum(0)
 
 
-@torch.library.custom_op("simsiam::batch_norm_relu", mutates_args=())
-def _batch_norm_relu(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    views: int,
-    eps: float,
-    relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    # Here, since triton is slow to import and not everywhere.
-    from simsiam.kernels.batch_norm_relu_triton import local_statistics, normalize
+def _define_operator(
+    name: str, forward_module: str, backward_module: str
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Make the operator `simsiam::NAME` of functions of two modules, which are imported when it is first used.
 
-    mean, variance = local_statistics(x, views)
-    return normalize(x, residual, mean, variance, weight, bias, eps, relu), mean, variance
+    triton and numba are slow to import, and triton is not everywhere.
+    """
 
+    @torch.library.custom_op(f"simsiam::{name}", mutates_args=())
+    def forward(
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        views: int,
+        eps: float,
+        relu: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kernels = importlib.import_module(forward_module)
+        mean, variance = kernels.local_statistics(x, views)
+        return kernels.normalize(x, residual, mean, variance, weight, bias, eps, relu), mean, variance
 
-@_batch_norm_relu.register_fake
-def _(x, weight, bias, residual, views, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_activations(x), *(x.new_empty((views, x.shape[1]), dtype=torch.float32) for _ in range(2))
+    @forward.register_fake
+    def _(x, weight, bias, residual, views, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
+        return _empty_activations(x), *(x.new_empty((views, x.shape[1]), dtype=torch.float32) for _ in range(2))
 
+    @torch.library.custom_op(f"simsiam::{name}_backward", mutates_args=())
+    def backward(
+        gradient: Tensor,
+        x: Tensor,
+        output: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        relu: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kernels = importlib.import_module(backward_module)
+        cut, sums, totals = kernels.gradient_sums(gradient, x, output, mean, variance, weight, bias, eps, relu)
+        count = x.numel() // mean.numel()
+        # The gradient that passed ReLU is already at hand where a residual needs it.
+        passed, again = (gradient, relu) if cut is None else (cut, False)
+        x_gradient = kernels.input_gradient(passed, x, mean, variance, weight, bias, sums, count, eps, again)
+        return x_gradient, totals, gradient.new_empty(0) if cut is None else cut
 
-@torch.library.custom_op("simsiam::batch_norm_relu_backward", mutates_args=())
-def _batch_norm_relu_backward(
-    gradient: Tensor,
-    x: Tensor,
-    output: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    from simsiam.kernels.batch_norm_relu_backward_triton import gradient_sums, input_gradient
+    @backward.register_fake
+    def _(gradient, x, output, mean, variance, weight, bias, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
+        totals = mean.new_empty((2, mean.shape[1]))
+        return _empty_activations(x), totals, gradient.new_empty(0) if output is None else _empty_activations(x)
 
-    cut, sums, totals = gradient_sums(gradient, x, output, mean, variance, weight, bias, eps, relu)
-    count = x.numel() // mean.numel()
-    # The gradient that passed ReLU is already at hand where a residual needs it.
-    passed, again = (gradient, relu) if cut is None else (cut, False)
-    x_gradient = input_gradient(passed, x, mean, variance, weight, bias, sums, count, eps, again)
-    return x_gradient, totals, gradient.new_empty(0) if cut is None else cut
+    def differentiate(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, variance, output = ctx.saved_tensors
+        x_gradient, totals, cut = backward(gradient, x, output, mean, variance, weight, bias, ctx.eps, ctx.relu)
+        residual_gradient = cut if ctx.cut_by_output else gradient if ctx.has_residual else None
+        return (
+            x_gradient,
+            None if weight is None else totals[1],
+            None if bias is None else totals[0],
+            residual_gradient,
+            None,
+            None,
+            None,
+        )
 
-
-@_batch_norm_relu_backward.register_fake
-def _(gradient, x, output, mean, variance, weight, bias, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
-    totals = mean.new_empty((2, mean.shape[1]))
-    return _empty_activations(x), totals, gradient.new_empty(0) if output is None else _empty_activations(x)
+    forward.register_autograd(differentiate, setup_context=_save)
+    return forward
 
 
 def _empty_activations(x: Tensor) -> Tensor:
@@ -195,21 +222,7 @@ def _save(ctx, inputs, output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(mean, variance)
 
 
-def _backward(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    x, weight, bias, mean, variance, output = ctx.saved_tensors
-    x_gradient, totals, cut = _batch_norm_relu_backward(
-        gradient, x, output, mean, variance, weight, bias, ctx.eps, ctx.relu
-    )
-    residual_gradient = cut if ctx.cut_by_output else gradient if ctx.has_residual else None
-    return (
-        x_gradient,
-        None if weight is None else totals[1],
-        None if bias is None else totals[0],
-        residual_gradient,
-        None,
-        None,
-        None,
-    )
-
-
-_batch_norm_relu.register_autograd(_backward, setup_context=_save)
+_by_triton = _define_operator(
+    "batch_norm_relu", "simsiam.kernels.batch_norm_relu_triton", "simsiam.kernels.batch_norm_relu_backward_triton"
+)
+_by_numba = _define_operator("batch_norm_relu_cpu", *["simsiam.kernels.batch_norm_relu_cpu"] * 2)

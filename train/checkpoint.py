@@ -61,24 +61,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
         if not is_zip:
-            raise DamagedCheckpoint(f"{path} is no checkpoint, or one cut short; give {WHAT_TO_GIVE}.")
+            raise DamagedCheckpoint(f"The checkpoint {path} is cut short, or it is none.")
         record = _damaged_record(path)
         state = torch.load(path, map_location="cpu", weights_only=True) if record is None else None
     except DamagedCheckpoint:
         raise
     except OSError as error:
-        raise DamagedCheckpoint(
-            f"The checkpoint {path} can't be read: {error.strerror}; give {WHAT_TO_GIVE}."
-        ) from None
+        raise DamagedCheckpoint(f"The checkpoint {path} can't be read: {error.strerror}.") from None
     except pickle.UnpicklingError:
         # PyTorch's message recommends to run whatever code is in it.
         raise DamagedCheckpoint(
-            f"{path} holds more than tensors, numbers and text, and is not opened: it is no checkpoint of simsiam,"
-            f" or one that was changed; give {WHAT_TO_GIVE}."
+            f"The checkpoint {path} holds more than tensors, numbers and text, and is not opened: it is none of ours,"
+            " or was changed."
         ) from None
     except Exception as error:  # a cut or overwritten zip raises whatever its reader stumbles over
         first_line = str(error).partition("\n")[0]
-        raise DamagedCheckpoint(f"The checkpoint {path} is damaged: {first_line}") from None
+        raise DamagedCheckpoint(f"The checkpoint {path} is damaged: {first_line}.") from None
     if record is not None:
         raise DamagedCheckpoint(f"The checkpoint {path} is damaged: {record} has changed since it was written.")
     if not isinstance(state, dict) or not {"model", "config", "step"} <= state.keys():
@@ -113,7 +111,10 @@ def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
     Raises UsageError when there is none, and what `load_checkpoint` and `newest_checkpoint` raise.
     """
     if not path.is_dir():
-        return path, load_checkpoint(path)
+        try:
+            return path, load_checkpoint(path)
+        except DamagedCheckpoint as error:
+            raise UsageError(f"{error} Give {WHAT_TO_GIVE}.") from None
     found = newest_checkpoint(path if list_checkpoints(path) else path / "checkpoints")
     if found is None:
         raise UsageError(f"There is no checkpoint in {path / 'checkpoints'}; give {WHAT_TO_GIVE}.")

@@ -7,14 +7,17 @@ from collections.abc import Callable
 import torch
 
 from simsiam.model.batch_norm import share_statistics
+from simsiam.model.fused_batch_norm import fuse_batch_norm
 from simsiam.model.recompute import recompute_blocks
 from simsiam.model.resnet import resnet
 from simsiam.model.simsiam import SimSiam
+from simsiam.model.small_map_conv import speed_up_small_maps
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
 from simsiam.train.checkpoint_writer import CheckpointWriter, snapshot
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.distributed import World
+from simsiam.train.freed_memory import keep_freed_memory
 from simsiam.train.health import Health
 from simsiam.train.metrics import Record, StepWindow
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
@@ -39,6 +42,16 @@ def build_model(config: PretrainConfig) -> SimSiam:
     )
 
 
+def place_model(model: SimSiam, device: torch.device) -> SimSiam:
+    """Move a model to a device, in the layout and with the operations that are quickest there; returns it."""
+    model.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        keep_freed_memory()
+        speed_up_small_maps(model.encoder)
+        fuse_batch_norm(model.encoder)
+    return model
+
+
 class TrainingRun:
     """Model, optimizer, sums of the metrics and the step, with the rules of when to log and to save.
 
@@ -56,7 +69,7 @@ class TrainingRun:
     ) -> None:
         self.config, self.folder, self._world = config, folder, world or World()
         device, self._scaler = arithmetic.device, arithmetic.scaler
-        self.model = build_model(config).to(device).to(memory_format=torch.channels_last)
+        self.model = place_model(build_model(config), device)
         if config.recompute:
             recompute_blocks(self.model.encoder)
         self.network: Callable = self.model

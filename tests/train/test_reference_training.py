@@ -1,5 +1,6 @@
 """Our training step against a second implementation, written here from arXiv 2011.10566 in plain PyTorch."""
 
+import copy
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import Arithmetic
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
 from simsiam.train.step import train_step
-from simsiam.train.training_run import build_model
+from simsiam.train.training_run import build_model, place_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 STEPS, STEPS_PER_EPOCH, EPOCHS, BATCH, SIZE = 20, 5, 4, 16, 16
@@ -132,6 +133,28 @@ def test_twenty_steps_are_those_of_the_paper() -> None:
     assert losses == pytest.approx(expected_losses, rel=1e-5, abs=1e-5)
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_each_step_with_the_operations_for_a_cpu_is_that_of_the_plain_ones() -> None:
+    """Both begin each step from the same state.
+
+    Left to itself, any two ways to round go apart as soon as a ReLU has its input within rounding of 0, and is cut in
+    the one alone: after 20 steps of this the losses differ by 1e-3, with another number of threads as well.
+    """
+    plain = build_model(CONFIG).to(memory_format=torch.channels_last).train()
+    quick = place_model(build_model(CONFIG), torch.device("cpu")).train()
+    optimizers = [make_optimizer(model, CONFIG.optimizer, BATCH) for model in (plain, quick)]
+    for step in range(5):
+        crops = crops_of_step(step)
+        outputs = [
+            train_step(crops, model, optimizer, FP32, MEAN, STD)
+            for model, optimizer in zip((plain, quick), optimizers, strict=True)
+        ]
+        torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
+        for (name, value), expected in zip(quick.state_dict().items(), plain.state_dict().values(), strict=True):
+            torch.testing.assert_close(value, expected, rtol=2e-6, atol=2e-6, msg=name)
+        quick.load_state_dict(plain.state_dict())
+        optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
 
 
 # Base rate × batch / 256, and warm-up; the rest is ½ (1 + cos) by hand.

@@ -149,7 +149,7 @@ def test_last_save_that_fails_is_an_error(make_run, monkeypatch: pytest.MonkeyPa
     with (
         closing(make_run()) as run,
         pytest.warns(UserWarning, match="The ones before stay"),
-        pytest.raises(RunError, match=r"The checkpoint of step 0 could not be written to .* file write failed"),
+        pytest.raises(RunError, match=r"The checkpoint of step 0 could not be written. .* file write failed"),
     ):
         run.save(wait=True)
 

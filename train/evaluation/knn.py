@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from simsiam.model.small_map_conv import speed_up_small_maps
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import Source, open_source
 from simsiam.train.config import DeviceName
@@ -55,6 +56,7 @@ def evaluate_checkpoint(
     encoder, config = load_encoder(checkpoint)
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
     encoder.to(arithmetic.device).to(memory_format=torch.channels_last)
+    speed_up_small_maps(encoder)  # as in training, so that the monitor's figure comes out again
     data = config["data"]
     crop = int(data["size"]) if size is None else size
     resized = short_side
