@@ -24,7 +24,7 @@ from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
 from simsiam.train.interruption import Interrupted, StopSignals
 from simsiam.train.memory_estimate import explain_out_of_memory
-from simsiam.train.metrics import MetricsLog, NoLog, Record, read_metrics, summarize
+from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
 from simsiam.train.run_folder import describe_images, open_run_folder, resumed_after_failure
 from simsiam.train.run_report import draw_views, report_run
@@ -109,9 +109,10 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                     output = take_step(crops)
                     run.step += 1
                     run.window.add(output, wait_seconds)
+                    run.replaced_here = loader.replaced
                     live.step(run.step)
                     if run.due_to_log():
-                        record = run.record() | _replaced_images(loader)  # waits for the device
+                        record = run.record()  # waits for the device
                         log.write(record)
                         live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     # A signal lets the running step finish; a kill costs at most the steps since the last save.
@@ -142,11 +143,6 @@ def _timed(batches: Iterator[Crops]) -> Iterator[tuple[Crops, float]]:
         if batch is None:
             return
         yield batch, time.perf_counter() - asked
-
-
-def _replaced_images(loader: CropLoader) -> Record:
-    """Return what is to be told of broken images that others stood in for, since this process began."""
-    return {"replaced_images": loader.replaced} if loader.replaced else {}
 
 
 def _measure_knn_if_due(

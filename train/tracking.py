@@ -1,5 +1,6 @@
 """A run's records and pictures → the programs that show them, where asked: TensorBoard, Weights & Biases."""
 
+import sys
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.config import PretrainConfig, to_tree
+from simsiam.train.interruption import Interrupted
 
 
 class Tracker(Protocol):
@@ -110,5 +112,6 @@ class WeightsAndBiases:
         self._run.log({"step": step, name: self._wandb.Image(pixels)})
 
     def close(self) -> None:
-        """Send what is left, and wait for it."""
-        self._run.finish()
+        """Send what is left, and wait for it; a run that an error ends counts as failed there."""
+        error = sys.exc_info()[1]
+        self._run.finish(exit_code=int(error is not None and not isinstance(error, Interrupted)))

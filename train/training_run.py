@@ -84,6 +84,9 @@ class TrainingRun:
         )
         self.window = StepWindow(device)
         self.step = 0
+        self.replaced_here = 0
+        """Broken images that another one stood in for, in this process since it began; to be kept up to date."""
+        self._replaced_before = 0
         self.steps_per_epoch = len(plan)
         self.last_step = config.epochs * self.steps_per_epoch
         if config.max_steps is not None:
@@ -163,6 +166,8 @@ class TrainingRun:
         if not math.isfinite(record["loss"]):
             raise RunError(self._diverged(f"The loss is {record['loss']}"))
         record |= self.health.look(record)
+        if replaced := self._count_replaced():
+            record["replaced_images"] = replaced
         if self.step % self.config.log.every_steps == 0:
             self.window.restart()  # not where max_steps stops: a longer run would go on summing
         return record
@@ -185,6 +190,7 @@ class TrainingRun:
             "scaler": self._scaler.state_dict(),
             "window": self.window.state_dict(),
             "health": self.health.state_dict(),
+            "replaced_images": self._count_replaced(),
         }
         with self.window.pause():
             state = snapshot(state)
@@ -195,6 +201,11 @@ class TrainingRun:
                 if wait:
                     self._writer.finish()
         self._saved_at = time.monotonic()
+
+    def _count_replaced(self) -> int:
+        """Return how many broken images have been replaced since the run began, in all processes."""
+        here = self.window.sums.new_tensor(self.replaced_here, dtype=torch.float64)
+        return self._replaced_before + round(self._world.average_(here).item() * self._world.size)
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written."""
@@ -208,6 +219,7 @@ class TrainingRun:
         self.window.load_state_dict(state["window"])
         self.health.load_state_dict(state["health"])
         self.step = state["step"]
+        self._replaced_before = state.get("replaced_images", 0)  # which the first versions didn't keep
 
     def _diverged(self, what: str) -> str:
         return (

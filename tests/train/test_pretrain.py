@@ -237,7 +237,7 @@ def test_run_stops_at_a_gradient_that_is_not_finite_if_told_so(
 def test_replaced_images_are_counted_and_told(tiny_config: TinyConfig, run_dir: Path, tiny_images: Path) -> None:
     shutil.copytree(tiny_images / "train", run_dir / "images")
     config = tiny_config(run_dir / "run", f"--data.path={run_dir / 'images'}", "--data.on-broken=replace")
-    config = dataclasses.replace(config, knn=KnnConfig(), epochs=1)
+    config = dataclasses.replace(config, knn=KnnConfig(), epochs=2, max_steps=6)
     source = open_source(run_dir / "images")  # the scan is remembered, and what breaks afterwards is found when read
     broken = Path(source.name(5))
     stamp = broken.stat()
@@ -248,3 +248,6 @@ def test_replaced_images_are_counted_and_told(tiny_config: TinyConfig, run_dir: 
     assert read_metrics(run_dir / "run")[-1]["replaced_images"] == 1
     told = screen.getvalue()
     assert "broken images replaced: 1" in told and told.count("An image could not be decoded") == 1
+    # Another epoch replaces one more, and the first is not forgotten.
+    pretrain(dataclasses.replace(config, max_steps=None, resume="auto"), run_dir, Console(file=screen))
+    assert read_metrics(run_dir / "run")[-1]["replaced_images"] == 2

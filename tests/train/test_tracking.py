@@ -1,4 +1,6 @@
+import signal
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.train import tracking
 from simsiam.train.config import LogConfig, PretrainConfig, to_tree
+from simsiam.train.interruption import Interrupted
 from simsiam.train.metrics import MetricsLog
-from simsiam.train.tracking import TensorBoard, check_trackers, open_trackers
+from simsiam.train.tracking import TensorBoard, WeightsAndBiases, check_trackers, open_trackers
 
 WANDB = PretrainConfig(log=LogConfig(tensorboard=False, wandb="views"))
 
@@ -24,7 +27,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     run = SimpleNamespace(
         define_metric=lambda name, step_metric: calls.append(("metric", (name, step_metric))),
         log=lambda record: calls.append(("log", record)),
-        finish=lambda: calls.append(("finish", None)),
+        finish=lambda exit_code: calls.append(("finish", exit_code)),
     )
 
     def init(**settings: Any) -> Any:
@@ -69,7 +72,16 @@ def test_wandb_gets_the_same(sent: list[tuple[str, Any]], tmp_path: Path) -> Non
     assert (settings["resume"], settings["config"]) == ("allow", to_tree(WANDB))
     assert metric == ("metric", ("*", "step"))
     views = {"step": 6, "views": ("image", (5, 7, 3))}
-    assert rest == [("log", {"step": 5, "loss": -0.5}), ("log", views), ("finish", None)]
+    assert rest == [("log", {"step": 5, "loss": -0.5}), ("log", views), ("finish", 0)]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(RunError("diverged"), 1), (Interrupted(signal.SIGTERM, Path("run")), 0)], ids=str
+)
+def test_wandb_learns_how_a_run_ended(error: Exception, code: int, sent: list[tuple[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(type(error)), closing(WeightsAndBiases("project", tmp_path, PretrainConfig())):
+        raise error
+    assert sent[-1] == ("finish", code)
 
 
 def test_a_run_that_goes_on_keeps_its_id_at_wandb(sent: list[tuple[str, Any]], tmp_path: Path) -> None:
