@@ -112,7 +112,7 @@ def test_backend_really_gives_crops(backend: Backend) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "resident"])
 def test_backend_that_decodes_nothing_is_seen(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "rgb_pixels", lambda image: 1 / 0)
+    monkeypatch.setattr(decode, "_decode_jpeg", lambda encoded: 1 / 0)
     with pytest.raises(Exception, match="division by zero"):
         take_one_batch(backend, "cpu")
 
