@@ -8,16 +8,11 @@ Compiling takes about ten seconds, once on a machine: numba keeps the result bes
 It looks for changes in this file alone, so all that is compiled is here.
 """
 
-import logging
-from collections.abc import Callable
-from typing import Any
-
 import numba
 import numpy as np
 
 from simsiam.kernels.augment import BRIGHTNESS, CONTRAST, HUE, SATURATION
-
-_logger = logging.getLogger(__name__)
+from simsiam.kernels.compiled_once import compiled_once
 
 # The taps at both ends of a Gaussian are left out as long as they weigh less than this together: the two passes of
 # the blur are then within 2 × this, a quarter of 1/255, of the full kernel.
@@ -33,15 +28,7 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"nnan", "nsz", "
 _compile = numba.njit(**_OPTIONS)
 
 
-def _compile_cached(function: Callable) -> Any:
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError as error:
-        _logger.warning("%s: compiling in each process anew; set NUMBA_CACHE_DIR to a writable folder", error)
-        return _compile(function)
-
-
-@_compile_cached
+@compiled_once(numba.njit, **_OPTIONS)
 def augment_range(first, last, pixels, flip, jitter, order, gray, sigma, solarize, scale, offset, reach, out):
     """Write the views from `first` to before `last` of `out`.
 

@@ -14,13 +14,14 @@ import torch
 from numba import carray, cfunc, njit, types
 from torch import Tensor
 
+from simsiam.kernels.compiled_once import compiled_once
 from simsiam.kernels.openmp_team import pointer, run_on_team, team_size, thread_number
 
 _CHUNK_BYTES = 128 << 10
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "reassoc", "contract"}}
 _inline = njit(**_OPTIONS)
-_team_function = cfunc(types.void(types.CPointer(types.int64)), cache=True, **_OPTIONS)
+_team_function = compiled_once(cfunc, types.void(types.CPointer(types.int64)), **_OPTIONS)
 _ZERO = np.float32(0)
 # Comparisons are such that a NaN is neither cut nor replaced, as with PyTorch: whoever looks for one must find it.
 

@@ -1,11 +1,9 @@
-import logging
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numba.core import caching
 from torch import Tensor
 
 from simsiam.kernels import augment_cpu_rows
@@ -135,13 +133,3 @@ def test_memory_in_any_order_is_taken_and_left_alone() -> None:
     assert all(torch.equal(left, right) for left, right in zip(before, strided, strict=True))
     # Each kind of array that the compiled code is called with costs another ten seconds of compiling.
     assert len(augment_cpu_rows.augment_range.signatures) == kinds
-
-
-def test_where_nothing_can_be_cached_it_says_so_and_compiles_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
-    with caplog.at_level(logging.WARNING):
-        compiled = augment_cpu_rows._compile_cached(lambda number: number + 1)
-    assert compiled(1) == 2
-    assert "set NUMBA_CACHE_DIR to a writable folder" in caplog.text

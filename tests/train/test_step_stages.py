@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from simsiam.model.resnet import resnet
 from simsiam.train import step_stages
 from simsiam.train.step_stages import count_work, measure_products, time_stages, trace_steps
 
@@ -14,15 +15,19 @@ CPU = torch.device("cpu")
 
 
 def test_each_stage_takes_what_lies_between_two_marks() -> None:
+    whole = []
+
     def step(mark) -> None:
+        began = time.perf_counter()
         time.sleep(0.02)
         mark("slow")
         time.sleep(0.002)
         mark("quick")
+        whole.append(1000 * (time.perf_counter() - began))
 
     stages = time_stages(step, CPU, steps=3)
     assert list(stages) == ["slow", "quick"]
-    assert 20 <= stages["slow"] < 60 and 2 <= stages["quick"] < 15
+    assert 20 <= stages["slow"] < max(whole) and 2 <= stages["quick"] < max(whole)
 
 
 def test_work_of_a_convolution_is_counted_by_hand() -> None:
@@ -47,6 +52,19 @@ def test_work_under_autocast_counts_bytes_of_the_smaller_type() -> None:
             model(torch.randn(2, 3, 4, 4))
 
     assert count_work(step, model)[1] == 2 * 2 * 16 * (3 * (3 + 4) + 8 * 4)
+
+
+def test_bytes_and_operations_of_a_resnet50_are_the_published_ones() -> None:
+    """4.089 GMAC a view of 224 px (torchvision), less the classifier's 2; 308 MB with fused batch norm in bfloat16.
+
+    The bytes: 22.2 MB out of the convolutions and 21.3 MB into them, three times, and eight times what comes out.
+    """
+    with torch.device("meta"):
+        model = resnet("resnet50").to(torch.bfloat16)
+        images = torch.empty(2, 3, 224, 224, dtype=torch.bfloat16)
+    operations, bytes_moved = count_work(lambda: model(images), model)
+    assert operations / 2 == pytest.approx(2 * (4.089e9 - 2.05e6), rel=1e-3)
+    assert bytes_moved / 2 == pytest.approx(308e6, rel=3e-3)
 
 
 def test_compiled_model_is_counted_uncompiled() -> None:

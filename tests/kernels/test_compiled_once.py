@@ -1,0 +1,31 @@
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from numba import cfunc, njit, types
+from numba.core import caching
+
+from simsiam.kernels.compiled_once import compiled_once
+
+
+@pytest.mark.parametrize(
+    ("compiler", "signature", "call"),
+    [
+        (njit, (), lambda compiled: compiled(1)),
+        (cfunc, (types.int64(types.int64),), lambda compiled: compiled.ctypes(1)),
+    ],
+    ids=["njit", "cfunc"],
+)
+def test_where_nothing_can_be_kept_it_says_so_and_compiles_all_the_same(
+    compiler: Callable,
+    signature: tuple[Any, ...],
+    call: Callable[[Any], int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    with caplog.at_level(logging.WARNING):
+        compiled = compiled_once(compiler, *signature)(lambda number: number + 1)
+    assert call(compiled) == 2
+    assert "set NUMBA_CACHE_DIR to a writable folder" in caplog.text
