@@ -74,7 +74,7 @@ class _TapByTap(torch.autograd.Function):
         for tap in _taps(x.shape[2:], weight.shape[2:], ctx.stride, ctx.padding):
             reached = _rows(gradient[tap.reached])
             if weight_gradient is not None:
-                torch.mm(reached.T, _rows(pixels[tap.seen]), out=weight_gradient[tap.at])
+                weight_gradient[tap.at] = reached.T @ _rows(pixels[tap.seen])
             if x_gradient is not None:
                 seen = x_gradient[tap.seen]
                 seen += (reached @ weight[tap.at]).view(seen.shape)

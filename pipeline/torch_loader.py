@@ -44,7 +44,7 @@ class TorchLoader:
             sampler=self._steps,
             num_workers=workers,
             collate_fn=_as_it_is,
-            worker_init_fn=_leave_stopping_to_the_parent,
+            worker_init_fn=leave_stopping_to_the_parent,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
         )
@@ -101,7 +101,8 @@ class TorchLoader:
         )
 
 
-def _leave_stopping_to_the_parent(worker: int) -> None:
+def leave_stopping_to_the_parent(worker: int) -> None:
+    """Have a worker process of a DataLoader, as its `worker_init_fn`, ignore SIGTERM."""
     # torchrun signals the whole group of processes, and the parent still wants to finish its step and save.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

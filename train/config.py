@@ -254,7 +254,8 @@ class PretrainConfig:
             raise UsageError(f"max_steps is {self.max_steps}; give 1 or more, or leave it out.")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}; give a whole number from 0 to 2**63 − 1.")
-        if self.knn.short_side is not None and self.knn.short_side < self.data.size:
+        measured = self.knn.train is not None and self.knn.short_side is not None
+        if measured and self.knn.short_side < self.data.size:
             raise UsageError(
                 f"knn.short_side is {self.knn.short_side}, less than data.size, {self.data.size}; give at least that."
             )

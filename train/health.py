@@ -16,6 +16,10 @@ from simsiam.train.config import HealthConfig
 _HOPELESS_STREAK = 10  # skipped steps in a row: the weights themselves are beyond use
 
 
+class Unhealthy(RunError):
+    """The run is to stop, as configured; its weights are good ones."""
+
+
 class FiniteSteps:
     """Lets an optimizer step change nothing when a gradient is not finite, and counts such steps on the device.
 
@@ -129,10 +133,11 @@ class Health:
         """
         skipped, streak = torch.stack([self._steps.skipped, self._steps.streak]).tolist()
         advice = "Try a smaller --optimizer.base-lr, or --precision fp32."
-        if skipped and self._config.on_nonfinite == "stop":
-            raise RunError(
-                f"A gradient was not finite in one of the last steps before step {step}; the weights before it are in"
-                f" the newest checkpoint. {advice} Or skip such steps: --health.on-nonfinite skip."
+        if skipped > self._skipped_before and self._config.on_nonfinite == "stop":
+            self._skipped_before = skipped  # so that the run can be saved, and gone on with
+            raise Unhealthy(
+                f"A gradient was not finite in one of the last steps before step {step}; they changed no weight, and"
+                f" the newest checkpoint is of this step. {advice} Or skip such steps: --health.on-nonfinite skip."
             )
         if streak >= _HOPELESS_STREAK:
             raise RunError(
@@ -146,6 +151,10 @@ class Health:
             )
         self._skipped_before = skipped
         return skipped
+
+    def last_step_was_skipped(self) -> bool:
+        """Tell whether the last step's gradient was not finite. Waits for the device."""
+        return bool(self._steps.streak)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs to write the very same records."""
@@ -169,7 +178,7 @@ class Health:
                 " Try a smaller --optimizer.base-lr, a larger batch or stronger augmentation."
             )
             if self._config.on_collapse == "stop":
-                raise RunError(what)
+                raise Unhealthy(what)
             if not self._warned_of_collapse:
                 self._warn(what)
                 self._warned_of_collapse = True

@@ -1,4 +1,4 @@
-"""A batch that was too large for the GPU → a sentence that names one that would fit."""
+"""A batch that was too large for the memory → a sentence that names one that would fit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ _USABLE = 0.9  # of the memory; the allocator's rounding and gaps take the rest
 
 @contextmanager
 def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1) -> Iterator[None]:
-    """Raise RunError with an estimate where the block runs out of the GPU's memory; `batch_size` is the global one."""
+    """Raise RunError with an estimate where the block runs out of memory; `batch_size` is the global one."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -28,6 +28,14 @@ def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1
             f"The GPU's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which reached"
             f" {peak / 2**30:.1f} GiB before it failed. An estimate from that peak: --batch-size {fits} would fit;"
             f" the step was not over, so where it does not, take half of it.{_other_way_out(model)}"
+        ) from None
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # PyTorch has no kind of its own for it
+            raise
+        half = max(batch_size // 2 // (2 * world_size), 1) * 2 * world_size
+        raise RunError(
+            f"This machine's memory is too small for --batch-size {batch_size}; try half of it, --batch-size {half}."
+            f"{_other_way_out(model)}"
         ) from None
 
 

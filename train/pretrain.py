@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from simsiam.pipeline.atomic_write import write_text_atomically
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.loader import CropLoader, Crops, check_backend, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source, open_source
@@ -22,6 +22,7 @@ from simsiam.train.distributed import World, join_world, was_restarted
 from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
+from simsiam.train.health import Unhealthy
 from simsiam.train.interruption import Interrupted, StopSignals
 from simsiam.train.memory_estimate import explain_out_of_memory
 from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
@@ -92,10 +93,13 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             TrainingConsole(console, run.step, run.last_step) as live,
             StopSignals() as signals,
             explain_out_of_memory(run.model, config.batch_size, world.size),
+            _told_where_it_fails(run, world),
         ):
             if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):
                 log.show_picture("views", sheet, run.step)
-            _measure_knn_if_due(run, monitor, log, live)  # also where a run was killed between saving and measuring
+            _measure_knn_if_due(
+                run, monitor, log, live, signals
+            )  # also where a run was killed between saving and measuring
             run.model.train()
 
             def take_step(crops: Crops) -> StepOutput:
@@ -113,8 +117,9 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                     live.step(run.step)
                     if run.due_to_log():
                         record = run.record()  # waits for the device
-                        log.write(record)
-                        live.record(record, healthy_std=config.model.projection_dim**-0.5)
+                        if record:
+                            log.write(record)
+                            live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     # A signal lets the running step finish; a kill costs at most the steps since the last save.
                     request = world.agree(signals.received or run.ask_to_save())
                     stop = request > SAVE
@@ -126,13 +131,32 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                         raise Interrupted(request, folder.path)
                     if run.done:
                         break
-                _measure_knn_if_due(run, monitor, log, live)
+                _measure_knn_if_due(run, monitor, log, live, signals)
+            if (request := world.agree(signals.received or 0)) > SAVE:  # after the last step, which has been saved
+                raise Interrupted(request, folder.path)
         if not world.first:
             return {}
         summary = summarize(read_metrics(folder.path))
         write_text_atomically(folder.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         report_run(folder.path)
     return summary
+
+
+@contextmanager
+def _told_where_it_fails(run: TrainingRun, world: World) -> Iterator[None]:
+    """Save a run that its health stops, and write the report of any that an error ends after a step."""
+    try:
+        yield
+    except RunError as error:
+        if isinstance(error, Unhealthy):
+            run.save(wait=True)
+        if world.first and read_metrics(run.folder.path):
+            report_run(run.folder.path)
+        raise
+
+
+class _MeasurementStopped(Exception):
+    """A signal came while the accuracy was measured."""
 
 
 def _timed(batches: Iterator[Crops]) -> Iterator[tuple[Crops, float]]:
@@ -146,15 +170,24 @@ def _timed(batches: Iterator[Crops]) -> Iterator[tuple[Crops, float]]:
 
 
 def _measure_knn_if_due(
-    run: TrainingRun, monitor: KnnMonitor | None, log: MetricsLog | NoLog, live: TrainingConsole
+    run: TrainingRun, monitor: KnnMonitor | None, log: MetricsLog | NoLog, live: TrainingConsole, signals: StopSignals
 ) -> None:
+    """Measure where it is the time for it; a signal ends the measurement, since it may take minutes."""
     if not monitor or not monitor.wanted or not run.due_to_measure(run.config.knn.every_epochs):
         return
     if any(record["step"] == run.step and "knn" in record for record in read_metrics(run.folder.path)):
         return
-    with run.window.pause():
-        # This waits for the device.
-        accuracy, sheet = monitor.measure(run.model.encoder, run.folder.path / "plots" / "neighbours.png")
+
+    def go_on(_done: int, _total: int) -> None:
+        if signals.received:
+            raise _MeasurementStopped
+
+    try:
+        with run.window.pause():
+            # This waits for the device.
+            accuracy, sheet = monitor.measure(run.model.encoder, run.folder.path / "plots" / "neighbours.png", go_on)
+    except _MeasurementStopped:
+        return
     epochs = run.step / run.steps_per_epoch
     log.write({"step": run.step, "epoch": epochs, "knn": accuracy})
     if sheet:

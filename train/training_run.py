@@ -42,10 +42,13 @@ def build_model(config: PretrainConfig) -> SimSiam:
     )
 
 
-def place_model(model: SimSiam, device: torch.device) -> SimSiam:
-    """Move a model to a device, in the layout and with the operations that are quickest there; returns it."""
+def place_model(model: SimSiam, device: torch.device, eager: bool = True) -> SimSiam:
+    """Move a model to a device, in the layout and with the operations that are quickest there; returns it.
+
+    Without `eager` it is to be compiled, and keeps the plain operations, which a compiler can join by itself.
+    """
     model.to(device).to(memory_format=torch.channels_last)
-    if device.type == "cpu":
+    if device.type == "cpu" and eager:
         keep_freed_memory()
         speed_up_small_maps(model.encoder)
         fuse_batch_norm(model.encoder)
@@ -69,7 +72,7 @@ class TrainingRun:
     ) -> None:
         self.config, self.folder, self._world = config, folder, world or World()
         device, self._scaler = arithmetic.device, arithmetic.scaler
-        self.model = place_model(build_model(config), device)
+        self.model = place_model(build_model(config), device, eager=config.compile == "off")
         if config.recompute:
             recompute_blocks(self.model.encoder)
         self.network: Callable = self.model
@@ -144,12 +147,12 @@ class TrainingRun:
         between_epochs = self.step_in_epoch == 0 and every_epochs > 0 and self.epoch % every_epochs == 0
         return self.step == 0 or self.done or between_epochs
 
-    def record(self) -> Record:
+    def record(self) -> Record | None:
         """Return a line for metrics.jsonl: loss and spread over all processes, rates of this one.
 
-        This waits for the device.
+        None where every step since the last line was skipped. This waits for the device.
 
-        Raises RunError when the loss is no number any more.
+        Raises RunError when the loss is no number any more, though a step was taken with it, and `Unhealthy`.
         """
         self._world.average_(self.window.sums)
         record = {
@@ -164,7 +167,10 @@ class TrainingRun:
         if self._scaler.is_enabled():
             record["loss_scale"] = self._scaler.get_scale()
         if not math.isfinite(record["loss"]):
-            raise RunError(self._diverged(f"The loss is {record['loss']}"))
+            self.health.check_steps(self.step)
+            if not self.health.last_step_was_skipped():
+                raise RunError(self._diverged(f"The loss is {record['loss']}"))
+            return None  # every step since the last line was skipped; the next line is about these, too
         record |= self.health.look(record)
         if replaced := self._count_replaced():
             record["replaced_images"] = replaced

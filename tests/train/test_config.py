@@ -86,7 +86,10 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
         (lambda: PretrainConfig(max_steps=0), "max_steps is 0; give 1 or more"),
         (lambda: PretrainConfig(seed=-1), "seed is -1; give a whole number"),
         (lambda: PretrainConfig(seed=2**63), "seed is 9223372036854775808; give a whole number"),
-        (lambda: PretrainConfig(knn=KnnConfig(short_side=223)), "knn.short_side is 223, less than data.size, 224"),
+        (
+            lambda: PretrainConfig(knn=KnnConfig(Path("a"), Path("a"), short_side=223)),
+            "knn.short_side is 223, less than data.size, 224",
+        ),
         (lambda: PretrainConfig(recompute=True, compile="default"), "recompute and compile default exclude each other"),
         (lambda: DataConfig(size=7), "data.size is 7; give a view of at least 8"),
         (lambda: DataConfig(workers=-1), "data.workers is -1; give 0 or more"),

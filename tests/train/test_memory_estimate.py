@@ -52,6 +52,12 @@ def test_error_names_recompute_where_it_is_not_used_yet(monkeypatch: pytest.Monk
     assert ("Or keep the batch and give --recompute" in str(told.value)) == (not recomputed)
 
 
+def test_a_cpus_memory_is_told_likewise() -> None:
+    said = "too small for --batch-size 24; try half of it, --batch-size 12"
+    with pytest.raises(RunError, match=said), explain_out_of_memory(nn.Linear(1, 1), 24, 2):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
 def test_other_errors_pass() -> None:
     with pytest.raises(KeyError), explain_out_of_memory(nn.Linear(1, 1), 8):
         raise KeyError("x")

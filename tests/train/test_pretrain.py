@@ -3,6 +3,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from simsiam.train import cli
 from simsiam.train import pretrain as job
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import KnnConfig, PretrainConfig, to_tree
+from simsiam.train.evaluation.monitor import KnnMonitor
+from simsiam.train.interruption import Interrupted
 from simsiam.train.metrics import read_metrics
 from simsiam.train.pretrain import pretrain
 from simsiam.train.recipe import load_config
@@ -229,9 +232,46 @@ def test_run_stops_at_a_gradient_that_is_not_finite_if_told_so(
         return train_step(crops, network, optimizer, arithmetic, NOT_FINITE if next(steps) == 8 else mean, std)
 
     monkeypatch.setattr(job, "train_step", step)
-    with pytest.raises(RunError, match=r"not finite in one of the last steps before step 10"):
-        train(tiny_config(run_dir, "--health.on-nonfinite=stop"))
-    assert final_state(run_dir)["step"] == 6
+    config = tiny_config(run_dir, "--health.on-nonfinite=stop")
+    with pytest.raises(RunError, match=r"not finite in one of the last steps before step 10; .* of this step"):
+        train(config)
+    assert final_state(run_dir)["step"] == 10
+    assert (run_dir / "report.html").exists()
+    train(dataclasses.replace(config, resume="auto"))
+    assert read_metrics(run_dir)[-1]["step"] == 12
+
+
+def test_lines_without_a_step_that_was_taken_are_left_out(
+    tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step, steps = job.train_step, iter(range(1, 99))
+
+    def step(crops, network, optimizer, arithmetic, mean, std):
+        return train_step(crops, network, optimizer, arithmetic, NOT_FINITE if 2 < next(steps) < 5 else mean, std)
+
+    monkeypatch.setattr(job, "train_step", step)
+    with pytest.warns(UserWarning, match="skipped before step 4"):
+        train(tiny_config(run_dir, "--log.every-steps=1", "--max-steps=6"))
+    records = read_metrics(run_dir)
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 5, 6]
+    assert [record["skipped_steps"] for record in records if "loss" in record] == [0, 0, 2, 2]
+
+
+def test_a_signal_ends_the_measurement_and_the_run_goes_on_where_it_was(
+    tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = KnnMonitor.measure
+
+    def stopped(self, encoder, sheet, progress=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return measure(self, encoder, sheet, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KnnMonitor, "measure", stopped)
+        with pytest.raises(Interrupted):
+            train(tiny_config(run_dir))
+    assert final_state(run_dir)["step"] == 1
+    assert not any("knn" in record for record in read_metrics(run_dir))
 
 
 def test_replaced_images_are_counted_and_told(tiny_config: TinyConfig, run_dir: Path, tiny_images: Path) -> None:

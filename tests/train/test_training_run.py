@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from simsiam.model.fused_batch_norm import FusedBatchNorm2d
+from simsiam.model.small_map_conv import SmallMapConv2d
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
@@ -16,7 +18,7 @@ from simsiam.train.config import CheckpointConfig, PretrainConfig
 from simsiam.train.precision import Arithmetic
 from simsiam.train.run_folder import RunFolder
 from simsiam.train.step import StepOutput
-from simsiam.train.training_run import SAVE, TrainingRun
+from simsiam.train.training_run import SAVE, TrainingRun, build_model, place_model
 
 TinyConfig = Callable[..., PretrainConfig]
 FP32 = Arithmetic(torch.device("cpu"), "fp32")
@@ -40,6 +42,15 @@ def make_run(tiny_config: TinyConfig, tiny_images: Path, tmp_path: Path) -> Call
         return TrainingRun(config, plan, RunFolder(tmp_path, state, None, {}), arithmetic)
 
     return make
+
+
+@pytest.mark.parametrize(("eager", "kinds"), [(True, {SmallMapConv2d, FusedBatchNorm2d}), (False, set())])
+def test_a_model_that_is_to_be_compiled_keeps_the_plain_operations(
+    tiny_config: TinyConfig, tmp_path: Path, eager: bool, kinds: set[type]
+) -> None:
+    model = place_model(build_model(tiny_config(tmp_path)), torch.device("cpu"), eager)
+    assert {type(module) for module in model.modules()} & {SmallMapConv2d, FusedBatchNorm2d} == kinds
+    assert model.encoder.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def steps_where(run: TrainingRun, due: Callable[[], bool]) -> Iterator[int]:

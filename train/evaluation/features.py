@@ -14,6 +14,7 @@ from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.plan import LARGEST_CROP
 from simsiam.pipeline.source import Source
+from simsiam.pipeline.torch_loader import leave_stopping_to_the_parent
 from simsiam.train.checkpoint import open_checkpoint
 from simsiam.train.precision import Arithmetic
 
@@ -78,7 +79,13 @@ def extract_features(
             f"The short side {transform.short_side} must lie between the crop's {transform.size} and {LARGEST_CROP:,}"
             " pixels."
         )
-    loader = DataLoader(_CenterCrops(source, transform), batch_size=batch_size, num_workers=workers, collate_fn=_stack)
+    loader = DataLoader(
+        _CenterCrops(source, transform),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_stack,
+        worker_init_fn=leave_stopping_to_the_parent,
+    )
     mean = torch.tensor(transform.mean, device=arithmetic.device).view(3, 1, 1) * 255
     std = torch.tensor(transform.std, device=arithmetic.device).view(3, 1, 1) * 255
     # The modes are kept module by module: a frozen part may be in eval mode inside a training model.

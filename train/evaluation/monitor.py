@@ -1,6 +1,7 @@
 """A run's configuration → the kNN accuracy of its encoder, and whom it takes for neighbours, whenever the loop asks."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,14 +37,17 @@ class KnnMonitor:
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
 
-    def measure(self, encoder: torch.nn.Module, sheet: Path) -> tuple[float, Path | None]:
+    def measure(
+        self, encoder: torch.nn.Module, sheet: Path, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[float, Path | None]:
         """Return the accuracy, 0 … 1, of `encoder` as it is now, and `sheet`, a PNG of some neighbours.
 
-        The encoder is left as it was; accuracy and sheet come from the same features. A sheet that can't be written is
+        The encoder is left as it was, also where `progress`, called with the images done of each set, raises; accuracy
+        and sheet come from the same features. A sheet that can't be written is
         no reason to lose a run: it is a warning, and None.
         """
         train, test = (
-            extract_features(encoder, source, self._transform, self._arithmetic, self._workers)
+            extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
             for source in self._sources
         )
         accuracy = knn_accuracy(train, test, self._k, self._temperature)

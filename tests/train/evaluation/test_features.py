@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +138,15 @@ def test_encoder_comes_from_a_run_or_a_file(tiny_run: Path) -> None:
 def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"There is no checkpoint in .*checkpoints; give a run folder, or a \.pt file"):
         load_encoder(tmp_path)
+
+
+def test_workers_leave_a_signal_to_the_group_to_the_parent(source: Source) -> None:
+    """Job managers send SIGTERM to every process; one that dies of it would end the measurement with an error."""
+
+    def end_the_workers(done: int, total: int) -> None:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGTERM)
+        time.sleep(0.2)
+
+    features = extract_features(Flat(), source, TRANSFORM, FP32, 2, batch_size=1, progress=end_the_workers)
+    assert len(features.vectors) == len(source)
