@@ -12,9 +12,10 @@ import torch
 from rich.console import Console
 
 from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.loader import CropLoader, Crops, check_backend, choose_backend, open_loader
-from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.source import Source, open_source
 from simsiam.train.config import PretrainConfig
 from simsiam.train.console import TrainingConsole, show_progress
@@ -109,7 +110,8 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                 take_step = GraphedStep(take_step, run.optimizer)
             while not run.done:
                 run.set_learning_rate()
-                for crops, wait_seconds in _timed(loader.epoch(run.epoch, first_step=run.step_in_epoch)):
+                batches = loader.epoch(run.epoch, first_step=run.step_in_epoch)
+                for crops, wait_seconds in _timed(batches, data.on_broken):
                     output = take_step(crops)
                     run.step += 1
                     run.window.add(output, wait_seconds)
@@ -143,6 +145,20 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
 
 
 @contextmanager
+def _ways_out(on_broken: OnBroken) -> Iterator[None]:
+    """Add to the error of a broken image what its user can do."""
+    try:
+        yield
+    except ImageError as error:
+        if on_broken != "error":
+            raise
+        raise ImageError(
+            f"{error}; take it out (simsiam verify lists all such images), or go on without it:"
+            " --data.on-broken replace --resume auto"
+        ) from None
+
+
+@contextmanager
 def _told_where_it_fails(run: TrainingRun, world: World) -> Iterator[None]:
     """Save a run that its health stops, and write the report of any that an error ends after a step."""
     try:
@@ -159,11 +175,12 @@ class _MeasurementStopped(Exception):
     """A signal came while the accuracy was measured."""
 
 
-def _timed(batches: Iterator[Crops]) -> Iterator[tuple[Crops, float]]:
+def _timed(batches: Iterator[Crops], on_broken: OnBroken) -> Iterator[tuple[Crops, float]]:
     """Yield each batch with the seconds that it was waited for."""
     while True:
         asked = time.perf_counter()
-        batch = next(batches, None)
+        with _ways_out(on_broken):
+            batch = next(batches, None)
         if batch is None:
             return
         yield batch, time.perf_counter() - asked
@@ -217,7 +234,8 @@ def _open_loader(
     if backend == "auto":
         backend, reason = choose_backend(plan, device)
         console.print(f"Loader backend: {backend}, since {reason}.", highlight=False, soft_wrap=True)
-    with show_progress(console, "Opening the loader", "images") as progress:
+    opening = show_progress(console, "Opening the loader", "images")
+    with _ways_out(config.data.on_broken), opening as progress:
         return open_loader(backend, plan, device, workers, progress, config.data.hw_decoder_load)
 
 

@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.source import open_source
 from simsiam.train import cli
@@ -284,6 +285,10 @@ def test_replaced_images_are_counted_and_told(tiny_config: TinyConfig, run_dir: 
     broken.write_bytes(broken.read_bytes().replace(b"\xff\xc4\x00", b"\xff\xc4\xff", 1))  # no such Huffman table
     os.utime(broken, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     screen = StringIO()
+    with pytest.raises(ImageError, match=r"; take it out .*: --data\.on-broken replace --resume auto$"):
+        strict = dataclasses.replace(config, data=dataclasses.replace(config.data, on_broken="error"))
+        pretrain(strict, run_dir, Console(file=screen))
+    config = dataclasses.replace(config, resume="auto")
     pretrain(config, run_dir, Console(file=screen, width=200))
     assert read_metrics(run_dir / "run")[-1]["replaced_images"] == 1
     told = screen.getvalue()
