@@ -165,20 +165,13 @@ def test_other_settings_start_over(tmp_path):
     assert Beton(out).damaged_pages() == []
 
 
-def test_a_set_of_the_same_names_in_another_place_starts_over(tmp_path):
+@pytest.mark.parametrize(("what", "value"), [("place", "/another/folder/"), ("stamp", "of changed files")])
+def test_a_set_in_another_place_or_with_a_changed_file_starts_over(tmp_path, what, value):
     out = tmp_path / "o.beton"
     kill_at(130, out)
-    elsewhere = Noise()
-    elsewhere.place = "/another/folder/"
-    assert convert_when_free(out, elsewhere, workers=2).taken_over == 0
-
-
-def test_a_set_that_has_changed_starts_over(tmp_path):
-    out = tmp_path / "o.beton"
-    kill_at(130, out)
-    changed = Noise()
-    changed.stamp = "another"
-    assert convert_when_free(out, changed, workers=2).taken_over == 0
+    other = Noise()
+    setattr(other, what, value)
+    assert convert_when_free(out, other, workers=2).taken_over == 0
 
 
 def test_a_writer_without_a_key_leaves_no_journal_behind(tmp_path):
