@@ -35,7 +35,10 @@ def open_records(path: str | Path, *, devkit: Path | None = None, progress: Prog
     path = Path(path).expanduser()
     if path.is_dir():
         return _open_folder(path, devkit, progress)
-    files = [path] if path.exists() else _expand(str(path))
+    return _open_files([path] if path.exists() else _expand(path), devkit, progress)
+
+
+def _open_files(files: Sequence[Path], devkit: Path | None, progress: Progress | None) -> Records:
     for file in files:
         if not file.is_file():
             raise UsageError(f"There is no folder or file {file}; {_WAY_OUT}.")
@@ -43,7 +46,9 @@ def open_records(path: str | Path, *, devkit: Path | None = None, progress: Prog
     if parquet or (len(files) == 1 and not _is_tar(files[0])):
         refuse_devkit(devkit)
         return _open_parquet(files) if parquet else _open_beton(files[0])
-    return _open_tars(files, devkit, progress)
+    from simsiam.pipeline.tar_layout import open_tars
+
+    return open_tars(files, devkit, progress)
 
 
 def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -> Records:
@@ -55,7 +60,7 @@ def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -
     try:
         root = folder.absolute()
         listing = walk_folder(root)
-        parquet, tars = _matching(folder / "*.parquet"), _matching(folder / "*.tar")
+        parquet, tars = _archives(folder / "*.parquet"), _archives(folder / "*.tar")
         images = [printable_path(path) for path in itertools.islice(listing.paths, 1)]
         kinds = images + [file.name for file in (*parquet[:1], *tars[:1])]
         if len(kinds) > 1:
@@ -63,22 +68,14 @@ def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -
                 f"{folder} holds {' and '.join(kinds)}, and only one kind can be meant: give the archives as"
                 f" '{folder}/*{(parquet or tars)[0].suffix}', or move away what isn't meant."
             )
-        if tars:
-            return _open_tars(tars, devkit, progress)
+        if archives := parquet or tars:
+            return _open_files(archives, devkit, progress)
         refuse_devkit(devkit)
-        if parquet:
-            return _open_parquet(parquet)
         if len(listing.paths) or listing.unreachable:
             return FolderRecords(root, listing)
     except OSError:
         pass
     return ImageFolder(folder)  # it refuses, and says what is wrong with the folder
-
-
-def _open_tars(files: Sequence[Path], devkit: Path | None, progress: Progress | None) -> Records:
-    from simsiam.pipeline.tar_layout import open_tars
-
-    return open_tars(files, devkit, progress)
 
 
 def _open_beton(file: Path) -> Records:
@@ -113,17 +110,29 @@ def _is_tar(file: Path) -> bool:
     return head[257:262] == b"ustar" or unpacker(head) is not None or file.suffix == ".tar"
 
 
-def _expand(pattern: str) -> list[Path]:
-    """Return the files a pattern stands for: those of braces in their order, those of `*` and `?` sorted."""
-    patterns = list(_expand_braces(pattern))
-    files = [file for one in patterns for file in (_matching(Path(one)) if re.search(r"[*?\[]", one) else [Path(one)])]
+def _expand(path: Path) -> list[Path]:
+    """Return the files a pattern stands for: those of braces in their order, those of `*` and `?` sorted.
+
+    A folder that there is is called what it is called.
+    """
+    folder = path.parent if path.parent.is_dir() else None
+    patterns = [folder / name for name in _expand_braces(path.name)] if folder else map(Path, _expand_braces(str(path)))
+    files = [file for one in patterns for file in (_matching(one) if re.search(r"[*?\[]", one.name) else [one])]
     if not files:
-        raise UsageError(f"No file is called like {pattern}; {_WAY_OUT}.")
+        raise UsageError(f"No file is called like {path}; {_WAY_OUT}.")
     return files
 
 
+def _archives(pattern: Path) -> list[Path]:
+    """Return the files of a folder with this ending; none where there are but links that lead nowhere."""
+    found = [path for path in _matching(pattern) if not path.is_dir()]
+    return found if any(path.is_file() for path in found) else []
+
+
 def _matching(pattern: Path) -> list[Path]:
-    return sorted(pattern.parent.glob(pattern.name))
+    """Return what a shell would: hidden names only to a pattern that begins with a dot."""
+    hidden = pattern.name.startswith(".")
+    return sorted(path for path in pattern.parent.glob(pattern.name) if hidden or not path.name.startswith("."))
 
 
 def _expand_braces(pattern: str) -> Sequence[str]:

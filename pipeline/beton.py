@@ -112,7 +112,8 @@ class Beton:
     def read(self, index: int) -> bytes:
         """Return the JPEG bytes of an image.
 
-        Raises RawRecordError when it is stored as pixels, ImageError when the file has become shorter since opening.
+        Raises RawRecordError when it is stored as pixels, ImageError when it can't be read: the disk fails, or the
+        file has become shorter since it was opened.
         """
         if self._index.modes[index] == RAW:
             raise RawRecordError(f"{self.name(index)} is stored as pixels and has no encoded bytes; decode it.")
@@ -121,7 +122,7 @@ class Beton:
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
         """Return the pixels of an image, uint8 RGB (height, width, 3).
 
-        Raises ImageError when its JPEG is damaged or isn't of the size the file promises.
+        Raises ImageError when it can't be read, or its JPEG is damaged or isn't of the size the file promises.
         """
         height, width = self._index.sizes[index].tolist()
         if self._index.modes[index] == RAW:
@@ -173,6 +174,8 @@ class Beton:
             return read_exactly(self._file, int(self._index.lengths[index]), int(self._index.offsets[index]))
         except EOFError:
             raise ImageError(f"{self.name(index)}: {self.path} has become shorter since it was opened") from None
+        except OSError as error:  # a disk that fails at this place
+            raise ImageError(f"{self.name(index)}: {self.path} can't be read here: {error.strerror or error}") from None
 
 
 def _class_names(labels: npt.NDArray[np.int64], manifest: Manifest | None, path: Path) -> list[str]:

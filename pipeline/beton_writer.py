@@ -3,6 +3,7 @@
 import fcntl
 import os
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,13 +47,15 @@ class RecordTooLarge(ValueError):
 class BetonWriter:
     """Writes images in order to `NAME.beton.part` and renames it when `finish` is called.
 
-    A context manager: left without `finish`, by an exception or not, it removes what it wrote, or leaves it to be gone
-    on with where it was interrupted (KeyboardInterrupt, SystemExit). `capacity` is the most images that will come;
-    fewer may. Fields are called `image` and `label`, as in FFCV's own examples.
+    A context manager: left without `finish`, by an exception or not, it removes what it wrote. `capacity` is the most
+    images that will come; fewer may. Fields are called `image` and `label`, as in FFCV's own examples.
 
     With a `journal_key`, which stands for all that the images depend on, each complete page is noted in
-    `NAME.beton.part.journal`. After an interruption or a crash the next writer with this key goes on behind the last
-    page that is whole: `position` says how many images of the source are done.
+    `NAME.beton.part.journal`. Whatever ends the writer (an interruption, a full disk, a crash), complete pages stay,
+    and a note on the exception says so. The next writer with this key goes on behind the last page that is whole:
+    `position` says how many images of the source are done. It asks `left_out_still(position)` of each that was left
+    out, and goes on before the first that isn't any more: None instead of the reason. Where it can't go on,
+    `started_over` says why.
 
     Raises UsageError when the file exists and `overwrite` is false, when it can't be created, or when another
     process is writing it; OSError, saying how far it came, when the disk is full.
@@ -64,6 +67,8 @@ class BetonWriter:
     """Images of the source that were appended or left out."""
     left_out: list[tuple[int, str]]
     """Position and reason of every image that was left out."""
+    started_over: str = ""
+    """Why what an earlier writer left couldn't be gone on with."""
 
     def __init__(
         self,
@@ -72,7 +77,8 @@ class BetonWriter:
         *,
         page_size: int = DEFAULT_PAGE_SIZE,
         overwrite: bool = False,
-        journal_key: str | None = None,
+        journal_key: Mapping[str, str] | None = None,
+        left_out_still: Callable[[int], str | None] | None = None,
     ) -> None:
         self.path = Path(path)
         if capacity < 1:
@@ -105,23 +111,19 @@ class BetonWriter:
                 journal.unlink(missing_ok=True)
             else:
                 self._journal = Journal(journal, journal_key)
-                self._go_on(self._journal)
+                self._go_on(self._journal, left_out_still or (lambda _position: None))
             os.ftruncate(self._file, self._page_start if self._page_crc32 else 0)
             # A header without an allocation table marks the file as unfinished, for FFCV's readers too.
             self._write(self._header(0), 0)
-        except BaseException:
-            self.abort()
+        except BaseException as error:
+            self._leave(error)
             raise
 
     def __enter__(self) -> "BetonWriter":
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if self._journal and self._page_crc32 and isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self._journal.close()
-            self._close()
-        else:
-            self.abort()
+        self._leave(error)
 
     def append(self, jpeg: bytes | memoryview, height: int, width: int, label: int) -> None:
         """Add one image: its JPEG, size in pixels, and class (-1 for none).
@@ -189,23 +191,40 @@ class BetonWriter:
                 self._journal.remove()
             self._close()
 
-    def _go_on(self, journal: Journal) -> None:
-        """Take over the pages that a journal has noted and that are whole."""
+    def _leave(self, error: BaseException | None) -> None:
+        """Close, and keep what the next writer can go on with; does nothing after `finish`."""
+        if self._file is None or not self._journal or not self._journal.noted:
+            self.abort()
+            return
+        self._journal.close()
+        self._close()
+        if error is not None:
+            error.add_note(f"what is done is kept in {self._part}, and the same command goes on with it")
+
+    def _go_on(self, journal: Journal, left_out_still: Callable[[int], str | None]) -> None:
+        """Take over the pages that a journal has noted, that are whole, and that leave out what must be left out."""
+        self.started_over = journal.refused
         for number, page in enumerate(journal.pages):
-            try:
-                content = read_exactly(self._open_file(), self.page_size, self._page_start)
-            except EOFError:
-                content = b""
-            if zlib.crc32(content) != page.crc32:
+            left_out = [(position, left_out_still(position)) for position, _ in page.left_out]
+            readable = any(reason is None for _, reason in left_out)
+            if readable or not self._is_whole(page):
+                if not number:
+                    self.started_over = "an image can be read that it left out" if readable else "its pages are damaged"
                 journal.keep(number)
                 break
             for height, width, label, length in page.images:
                 self._place(height, width, label, length)
             self.position = page.position
-            self.left_out += page.left_out
+            self.left_out += [(position, reason) for position, reason in left_out if reason is not None]
             self._begin_page(page.crc32)
         else:
             journal.keep(len(journal.pages))
+
+    def _is_whole(self, page: Page) -> bool:
+        try:
+            return zlib.crc32(read_exactly(self._open_file(), self.page_size, self._page_start)) == page.crc32
+        except EOFError:
+            return False
 
     def _place(self, height: int, width: int, label: int, length: int) -> None:
         """Give the next image its place: the `length` bytes that come next in the page."""

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -73,8 +74,10 @@ def convert(
     `progress` is called with the images done and their total after each.
 
     An image that can't be read is left out and reported. On any error nothing stands under `out`, or what stood
-    there before does. After an interruption, a crash or a kill -9 the same call goes on where the last complete page
-    ended, and ends with the same bytes; where a file of the images has changed in between, it starts over.
+    there before does. Whatever ended it (an interruption, a full disk, a dead worker, a kill -9), the same call goes on
+    where the last complete page ended, and ends with the same bytes as one that was never ended. It goes further back
+    where an image that was left out can be read now, and starts over, with a warning that says why, where a setting or
+    size or date of a file is another one.
 
     Raises UsageError for a bad setting, an existing `out` without `overwrite`, or no readable image at all; OSError
     when the disk is full; RunError naming the image in hand when a worker process dies.
@@ -88,7 +91,16 @@ def convert(
         raise UsageError("There is no readable image to convert.")
     _make_folder(out.parent)
     labels = images.labels
-    with BetonWriter(out, len(images), overwrite=overwrite, journal_key=_key(images, how)) as writer:
+
+    def left_out_still(place: int) -> str | None:
+        result = _transcode(images, place, how)
+        return result if isinstance(result, str) else None
+
+    key = _key(images, how)
+    with BetonWriter(out, len(images), overwrite=overwrite, journal_key=key, left_out_still=left_out_still) as writer:
+        if writer.started_over:
+            reason = f"an earlier conversion to {out} can't be gone on with: {writer.started_over}"
+            warnings.warn(f"Starting over, since {reason}.", stacklevel=2)
         first, copied = writer.position, 0
         results = ordered_map(
             lambda task: _transcode(images, first + task, how),
@@ -177,16 +189,20 @@ def _manifest(
     )
 
 
-def _key(images: Records, how: Transcoding) -> str:
-    """Return a hash of what the bytes of the `.beton` depend on; of the images' own bytes, the dates must do."""
+def _key(images: Records, how: Transcoding) -> dict[str, str]:
+    """Return what the bytes of the `.beton` depend on; of the images' own bytes, the files' sizes and dates must do."""
     software = [version("simsiam"), version("pillow"), version("simplejpeg"), features.version("jpg")]
-    where = images.place, images.stamp
-    facts = [software, dataclasses.asdict(how), list(images.classes), where, list(images.broken)]
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    digest.update(images.labels.tobytes())
+    names = hashlib.sha256(json.dumps([list(images.classes), list(images.broken)]).encode())
+    names.update(images.labels.tobytes())
     for index in range(len(images)):
-        digest.update(_name(images, index).encode() + b"\0")
-    return digest.hexdigest()
+        names.update(_name(images, index).encode() + b"\0")
+    return {
+        "the software's versions": json.dumps(software),
+        "the settings": json.dumps(dataclasses.asdict(how)),
+        "the place of the images": images.place,
+        "the images' names or classes": names.hexdigest(),
+        "the files' sizes or dates": images.stamp,
+    }
 
 
 def _name(images: Records, index: int) -> str:

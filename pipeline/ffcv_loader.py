@@ -12,7 +12,7 @@ import torch
 from simsiam.pipeline.beton import Beton
 from simsiam.pipeline.beton_format import RAW
 from simsiam.pipeline.broken import Rows, crop_good_samples
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.decode import ImageError, most_pixels
 from simsiam.pipeline.draw import Draws
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.ffcv_routines import Decoder, crop_records
@@ -55,7 +55,12 @@ class FfcvLoader:
         threads, share = max(threads, 1), plan.batch_size // plan.world_size
         rows_a_call = min(_ROWS_A_CALL, -(-share // threads))
         self._parts: list[Rows] = np.array_split(np.arange(share), -(-share // rows_a_call))
-        self._scratch = _Scratch(plan.source)
+        records = plan.source.records
+        pixels = records.sizes.astype(np.int64).prod(axis=1)
+        # A decompression bomb is the reference decoder's to refuse; pixels that are stored need none.
+        self._fits = (records.modes == RAW) | (pixels <= most_pixels())
+        longest = records.lengths[self._fits & (records.modes != RAW)].max(initial=1)
+        self._scratch = _Scratch(int(longest), int(pixels[self._fits].max(initial=1)) * 3)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._crew: ThreadCrew | None = ThreadCrew(threads, "ffcv")
 
@@ -147,8 +152,10 @@ class FfcvLoader:
     def _crop(self, step: "_Step", rows: Rows) -> dict[int, ImageError]:
         scratch, pixels = self._scratch, step.pixels.numpy()
         memory = (pixels, scratch.decoder, scratch.record, scratch.image)
-        good = crop_records(self._source.file, self._source.records, rows, step.index, step.draws.crop, *memory)
-        refused = {row: self._crop_with_reference(step, row) for row in rows[~good].tolist()}
+        good = np.zeros(len(step.index), np.bool_)
+        ours = rows[self._fits[step.index[rows]]]
+        good[ours] = crop_records(self._source.file, self._source.records, ours, step.index, step.draws.crop, *memory)
+        refused = {row: self._crop_with_reference(step, row) for row in rows[~good[rows]].tolist()}
         return {row: error for row, error in refused.items() if error is not None}
 
     def _crop_with_reference(self, step: "_Step", row: int) -> ImageError | None:
@@ -157,14 +164,10 @@ class FfcvLoader:
         try:
             image = self._source.decode(sample)
         except ImageError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = f"{self._source.name(sample)}: {error.strerror}"
-        else:
-            crops = [crop_image(image, box, self._plan.crop_size) for box in step.draws.crop[row]]
-            step.pixels[row] = torch.from_numpy(np.stack(crops))
-            return None
-        return ImageError(f"{reason} (image {sample} of {self._source.path})")
+            return ImageError(f"{error} (image {sample} of {self._source.path})")
+        crops = [crop_image(image, box, self._plan.crop_size) for box in step.draws.crop[row]]
+        step.pixels[row] = torch.from_numpy(np.stack(crops))
+        return None
 
     def _finish(self, step: "_Step") -> None:
         step.crops = Crops(
@@ -203,8 +206,7 @@ class _Step:
 class _Scratch(threading.local):
     """Decoder and memory of each thread for one record and its pixels; goes when the thread does."""
 
-    def __init__(self, source: Beton) -> None:
-        records = source.records
+    def __init__(self, record_bytes: int, image_bytes: int) -> None:
         self.decoder = Decoder()
-        self.record = np.empty(records.lengths[records.modes != RAW].max(initial=1), np.uint8)
-        self.image = np.empty(records.sizes.astype(np.int64).prod(axis=1).max() * 3, np.uint8)
+        self.record = np.empty(record_bytes, np.uint8)
+        self.image = np.empty(image_bytes, np.uint8)

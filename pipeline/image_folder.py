@@ -1,6 +1,7 @@
 """A tree of images → a Source: class by first folder level, sizes from a cached scan, broken files left out."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,6 +121,11 @@ class ImageFolder:
                 f"None of the {len(self.broken)} images in {root} can be read, the first because: {reason} ({name});"
                 " repair them or give another folder."
             )
+        for name in sorted(path.name for path in self.root.iterdir()):
+            if name.endswith(".beton"):
+                raise UsageError(f"There is no image in {root}, but {name}: give that file.")
+            if re.search(r"\.(tar|tar\..+|tgz|parquet|zip)$", name):
+                raise UsageError(f"There is no image in {root}, but {name}: convert or unpack it first.")
         found = f"only {listing.other_files} other files" if listing.other_files else "which is empty"
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
         raise UsageError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")

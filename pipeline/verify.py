@@ -114,7 +114,4 @@ def _reason(images: Records, index: int) -> str | None:
             decode_image(images.read(index), name)
     except ImageError as error:
         return str(error).removeprefix(f"{name}: ")
-    except OSError as error:
-        # A disk that fails at one place: the images behind it are to be looked at all the same.
-        return error.strerror or str(error)
     return None

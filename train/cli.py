@@ -46,9 +46,9 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as stop:  # tyro's: help printed
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt as stop:
-        return _fail(str(stop) or "interrupted", INTERRUPTED)
+        return _fail(_with_notes(str(stop) or "interrupted", stop), INTERRUPTED)
     except Interrupted as stop:
-        return _fail(str(stop), INTERRUPTED if stop.signal_number == signal.SIGINT else DONE)
+        return _fail(_with_notes(str(stop), stop), INTERRUPTED if stop.signal_number == signal.SIGINT else DONE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         told = _told(error)
         if told is None or "SIMSIAM_TRACEBACK" in os.environ:
             raise
-        return _fail(*told)
+        return _fail(_with_notes(told[0], error), told[1])
 
 
 def _told(error: Exception) -> tuple[str, int] | None:
@@ -73,6 +73,12 @@ def _told(error: Exception) -> tuple[str, int] | None:
     if torch and isinstance(error, torch.OutOfMemoryError):
         return "The GPU's memory is too small for this; give a smaller --batch-size.", FAILED
     return None
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """Return the message and what was added to the error on its way."""
+    notes = getattr(error, "__notes__", [])
+    return "; ".join([message.removesuffix("."), *notes]) if notes else message
 
 
 def _fail(message: str, code: int) -> int:

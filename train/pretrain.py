@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 from simsiam.pipeline.atomic_write import write_text_atomically
-from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.loader import CropLoader, Crops, check_backend, choose_backend, open_loader
-from simsiam.pipeline.plan import CropPlan, OnBroken
+from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source, open_source
+from simsiam.train.broken_image import ways_out
 from simsiam.train.config import PretrainConfig
 from simsiam.train.console import TrainingConsole, show_progress
 from simsiam.train.distributed import World, join_world, was_restarted
@@ -34,6 +34,8 @@ from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.step import StepOutput, train_step
 from simsiam.train.tracking import check_trackers, open_trackers
 from simsiam.train.training_run import SAVE, VIEWS, TrainingRun
+
+_WITHOUT_BROKEN = "--data.on-broken replace --resume auto"
 
 
 def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             while not run.done:
                 run.set_learning_rate()
                 batches = loader.epoch(run.epoch, first_step=run.step_in_epoch)
-                for crops, wait_seconds in _timed(batches, data.on_broken):
+                for crops, wait_seconds in _timed(batches, plan):
                     output = take_step(crops)
                     run.step += 1
                     run.window.add(output, wait_seconds)
@@ -145,20 +147,6 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
 
 
 @contextmanager
-def _ways_out(on_broken: OnBroken) -> Iterator[None]:
-    """Add to the error of a broken image what its user can do."""
-    try:
-        yield
-    except ImageError as error:
-        if on_broken != "error":
-            raise
-        raise ImageError(
-            f"{error}; take it out (simsiam verify lists all such images), or go on without it:"
-            " --data.on-broken replace --resume auto"
-        ) from None
-
-
-@contextmanager
 def _told_where_it_fails(run: TrainingRun, world: World) -> Iterator[None]:
     """Save a run that its health stops, and write the report of any that an error ends after a step."""
     try:
@@ -175,11 +163,11 @@ class _MeasurementStopped(Exception):
     """A signal came while the accuracy was measured."""
 
 
-def _timed(batches: Iterator[Crops], on_broken: OnBroken) -> Iterator[tuple[Crops, float]]:
+def _timed(batches: Iterator[Crops], plan: CropPlan) -> Iterator[tuple[Crops, float]]:
     """Yield each batch with the seconds that it was waited for."""
     while True:
         asked = time.perf_counter()
-        with _ways_out(on_broken):
+        with ways_out(plan, _WITHOUT_BROKEN):
             batch = next(batches, None)
         if batch is None:
             return
@@ -235,7 +223,7 @@ def _open_loader(
         backend, reason = choose_backend(plan, device)
         console.print(f"Loader backend: {backend}, since {reason}.", highlight=False, soft_wrap=True)
     opening = show_progress(console, "Opening the loader", "images")
-    with _ways_out(config.data.on_broken), opening as progress:
+    with ways_out(plan, _WITHOUT_BROKEN), opening as progress:
         return open_loader(backend, plan, device, workers, progress, config.data.hw_decoder_load)
 
 

@@ -12,8 +12,9 @@ from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loader import Backend, Crops, choose_backend, open_loader
-from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.source import Source
+from simsiam.train.broken_image import ways_out
 
 _GAP = 6
 _HEADER = 18
@@ -31,30 +32,36 @@ def preview(
     seed: int = 0,
     epoch: int = 0,
     backends: Sequence[Backend] = ("auto",),
+    on_broken: OnBroken = "error",
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a PNG with one row an image: the original with its two boxes, the two crops, the two augmented views.
 
     These are the very crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
-    Several backends execute the same draws, and what they make of one crop or view stands side by side. `progress` is
-    called with (done, total) images by a backend that reads them all first.
-    Raises UsageError when `count` is below 1 or larger than the source, or no backend is named.
+    Several backends execute the same draws, and what they make of one crop or view stands side by side. A broken image
+    is an error, or the next good one instead, as in training. `progress` is called with (done, total) images by a
+    backend that reads them all first.
+
+    Raises ImageError naming a broken image; UsageError when `count` is below 1 or larger than the source, or no backend
+    is named.
     """
     device = device or torch.device("cpu")
     if not 1 <= count <= len(source):
         raise UsageError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
     if not backends:
         raise UsageError("No backend is named; give one or several, as in: --backend torch,ffcv.")
-    plan = CropPlan(source, augmentation, size, count, seed)
+    plan = CropPlan(source, augmentation, size, count, seed, on_broken=on_broken)
     chosen: list[Backend] = [choose_backend(plan, device)[0] if name == "auto" else name for name in backends]
     names = list(dict.fromkeys(chosen))
-    by_backend = [_crops_and_views(_first_crops(name, plan, epoch, device, progress)) for name in names]
-    index = plan.indices(epoch, 0)
-    boxes = plan.draws(epoch, index).crop.tolist()
+    with ways_out(plan, "--on-broken replace"):
+        crops = [_first_crops(name, plan, epoch, device, progress) for name in names]
+    by_backend = [_crops_and_views(of_one) for of_one in crops]
+    # All backends took the same images, and the same others for broken ones.
+    index, boxes = crops[0].index.tolist(), crops[0].draws.crop.tolist()
     rows = []
     for row in range(count):
-        original = _with_boxes(source.decode(int(index[row])), boxes[row], size)
+        original = _with_boxes(source.decode(index[row]), boxes[row], size)
         rows.append([original, *(pictures[row, k] for k in range(len(_PICTURES)) for pictures in by_backend)])
     titles = ["original", *(f"{picture} {name}" for picture in _PICTURES for name in names)]
     return _write_sheet(titles, rows, size, out)

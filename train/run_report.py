@@ -49,6 +49,7 @@ def draw_views(run_dir: Path, source: Source, config: PretrainConfig) -> Path | 
             count=min(_SHEET_IMAGES, len(source)),
             seed=config.seed,
             backends=("torch",),  # decodes these few images and no more
+            on_broken=config.data.on_broken,
         )
     except ImageError:
         return None  # the run's first step meets the same image, and tells of it

@@ -224,6 +224,30 @@ def test_a_broken_image_in_a_tar_is_left_out_and_the_rest_converted(tmp_path):
     assert (beton.read(0), beton.classes, beton.name(0)) == (jpeg(1), ["a", "b"], "set/a/1.jpg")
 
 
+def test_folders_hidden_files_and_links_to_nothing_are_no_archives(tmp_path):
+    (tmp_path / "c.tar").mkdir()
+    (tmp_path / "c.tar" / "1.jpg").write_bytes(jpeg(1))
+    (tmp_path / "._x.tar").write_bytes(b"of another system")
+    (tmp_path / "gone.tar").symlink_to("nowhere")
+    assert contents(open_records(tmp_path)) == [(f"{tmp_path}/c.tar/1.jpg", 0, jpeg(1))]
+
+
+def test_a_shard_that_is_gone_is_missed_where_there_are_others(tmp_path):
+    shards(tmp_path)
+    (tmp_path / "gone.tar").symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"There is no folder or file .*gone\.tar"):
+        open_records(tmp_path)
+
+
+def test_a_folder_that_is_there_is_called_what_it_is_called(tmp_path):
+    folder = tmp_path / "a{1,2}[b]"
+    folder.mkdir()
+    paths = shards(folder)
+    (folder / ".hidden.tar").write_bytes(b"x")
+    assert len(open_records(folder / "*.tar")) == len(open_records(folder)) > 0
+    assert len(open_records(paths[0])) < len(open_records(folder))
+
+
 @pytest.mark.parametrize("files", [["a.tar", "deep/in/b.jpg"], ["a.tar", "b.parquet"], ["a.parquet", "b.png"]])
 def test_a_folder_of_two_kinds_is_refused_and_both_are_named(tmp_path, files):
     for name in files:

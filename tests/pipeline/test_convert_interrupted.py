@@ -155,7 +155,7 @@ def test_killing_the_parent_ends_the_workers_and_leaves_no_file_under_the_final_
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_until(lambda: not any(running(pid) for pid in workers))
-    assert names(tmp_path) == ["o.part", "o.part.journal"]
+    assert names(tmp_path) == ["o.part"]  # no page was full
     assert not [name for name in set(names(Path("/dev/shm"))) - shared_before if name.startswith(("psm_", "sem."))]
     # The conversion of another set starts over, whatever the killed one left.
     convert(source(2), tmp_path / "o", workers=1)
@@ -179,20 +179,20 @@ def test_a_signal_that_raises_cleans_up(tmp_path, number, code):
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_ends_the_conversion_and_leaves_nothing(tmp_path):
+def test_a_full_disk_ends_the_conversion_and_nothing_stands_under_the_name(tmp_path):
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (9 << 20, 9 << 20))"
     with script(tmp_path, "pass", limit) as process:
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 1
     assert "Can't write" in errors
     assert "free some space" in errors
-    assert names(tmp_path) == []
+    assert names(tmp_path) == []  # there was room for less than a page of images
 
 
-def test_a_conversion_onto_a_small_disk_says_so_and_leaves_nothing(tmp_path):
+def test_on_a_full_disk_what_is_done_is_kept_and_gone_on_with_when_there_is_room(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
         with script(disk, "pass") as process:
@@ -200,6 +200,13 @@ def test_a_conversion_onto_a_small_disk_says_so_and_leaves_nothing(tmp_path):
             assert process.returncode == 1
         assert "No space left on device" in errors
         assert "free some space" in errors
-        assert names(disk) == []
+        assert f"what is done is kept in {disk}/o.part, and the same command goes on with it" in errors
+        assert names(disk) == ["o.part", "o.part.journal"]
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        with script(disk, "pass") as process:
+            done, errors = process.communicate(timeout=60)
+            assert (process.returncode, errors) == (0, "")
+        assert int(done.split()[0]) > 1
+        assert Beton(disk / "o").damaged_pages() == []
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def same(out: Path, expected: Path) -> bool:
 def test_after_a_kill_the_same_call_goes_on_and_gives_the_same_bytes(tmp_path, uninterrupted, done):
     out = tmp_path / "o.beton"
     kill_at(done, out)
-    assert names(tmp_path) == ["o.beton.part", "o.beton.part.journal"]
+    assert names(tmp_path) == ["o.beton.part", *["o.beton.part.journal"] * (done > 45)]
     calls = []
     report = convert_when_free(out, workers=1, progress=lambda *call: calls.append(call))
     # All but the last, incomplete page.
@@ -111,17 +112,22 @@ def test_after_a_kill_the_same_call_goes_on_and_gives_the_same_bytes(tmp_path, u
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_after_an_interruption_the_same_call_goes_on(tmp_path, uninterrupted, error):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError, OSError])
+def test_whatever_ended_it_the_same_call_goes_on(tmp_path, uninterrupted, error):
     out = tmp_path / "o.beton"
 
     def interrupt(done: int, total: int) -> None:
         if done == 130:
             raise error
 
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         convert(Noise(), out, workers=2, progress=interrupt)
+    assert caught.value.__notes__ == [f"what is done is kept in {out}.part, and the same command goes on with it"]
     assert names(tmp_path) == ["o.beton.part", "o.beton.part.journal"]
+    # An interruption while it looks at what there is costs nothing.
+    with pytest.raises(error), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simsiam.pipeline.beton_writer.read_exactly", lambda *_: (_ for _ in ()).throw(error))
+        convert(Noise(), out, workers=2)
     assert convert(Noise(), out, workers=2).taken_over > 80
     assert same(out, uninterrupted)
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
@@ -137,41 +143,90 @@ def test_two_kills_are_survived_as_one(tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "reason"),
     [
-        lambda part, journal: part.write_bytes(part.read_bytes()[: 20 << 20]),
-        lambda part, journal: part.write_bytes(part.read_bytes().replace(b"\xff\xda", b"\xff\xdb")),
-        lambda part, journal: part.unlink(),
-        lambda part, journal: journal.write_bytes(journal.read_bytes()[:-100]),
-        lambda part, journal: journal.write_bytes(b"\0" * 1000),
-        lambda part, journal: journal.unlink(),
+        (lambda part, journal: part.write_bytes(part.read_bytes()[: 20 << 20]), ""),
+        (
+            lambda part, journal: part.write_bytes(part.read_bytes().replace(b"\xff\xda", b"\xff\xdb")),
+            "its pages are damaged",
+        ),
+        (lambda part, journal: part.unlink(), "its pages are damaged"),
+        (lambda part, journal: journal.write_bytes(journal.read_bytes()[:-100]), ""),
+        (lambda part, journal: journal.write_bytes(b"\0" * 1000), "its journal is damaged or of another version"),
+        (lambda part, journal: journal.unlink(), ""),
     ],
     ids=["part cut", "part damaged", "no part", "journal cut", "journal empty", "no journal"],
 )
-def test_what_a_power_cut_may_leave_is_not_trusted(tmp_path, uninterrupted, damage):
+def test_what_a_power_cut_may_leave_is_not_trusted(tmp_path, uninterrupted, damage, reason):
     out = tmp_path / "o.beton"
     kill_at(190, out)
     time.sleep(0.3)
     damage(tmp_path / "o.beton.part", tmp_path / "o.beton.part.journal")
-    convert_when_free(out, workers=2)
+    with warnings.catch_warnings(record=True) as told:
+        convert_when_free(out, workers=2)
+    assert [str(warning.message).rpartition(": ")[2].rstrip(".") for warning in told] == [reason] * bool(reason)
     assert same(out, uninterrupted)
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
+
+
+def test_an_image_that_can_be_read_again_is_not_left_out(tmp_path, monkeypatch, uninterrupted):
+    out = tmp_path / "o.beton"
+    kill_at(190, out)
+    images = Noise()
+    good = images.read(59)
+    monkeypatch.setattr(images, "read", lambda index: good if index == 60 else Noise().read(index))
+    report = convert_when_free(out, images, workers=2)
+    # The first page, of which images 0 and 7 are still broken, is taken over; the second is written anew.
+    assert 8 <= report.taken_over <= 60
+    assert [name for name, _ in report.skipped] == [f"noise {i}" for i in BROKEN if i != 60]
+    assert len(Beton(out)) == COUNT - len(BROKEN) + 1
+    whole = tmp_path / "whole.beton"
+    convert(images, whole, workers=2)
+    assert same(out, whole)
+
+
+def test_an_image_left_out_for_another_reason_by_now_is_reported_so(tmp_path, monkeypatch):
+    out = tmp_path / "o.beton"
+    kill_at(130, out)
+    images = Noise()
+    monkeypatch.setattr(images, "read", lambda index: b"" if index == 7 else Noise().read(index))
+    report = convert_when_free(out, images, workers=2)
+    assert report.taken_over > 80
+    assert dict(report.skipped)["noise 7"] == "the file is empty"
+
+
+def test_a_first_page_that_cannot_be_kept_starts_over_and_says_why(tmp_path, monkeypatch):
+    out = tmp_path / "o.beton"
+    kill_at(130, out)
+    images = Noise()
+    monkeypatch.setattr(images, "read", lambda index: Noise().read(8 if index == 7 else index))
+    with pytest.warns(UserWarning, match="Starting over, since .*o.beton can't be gone on with: an image can be read"):
+        assert convert_when_free(out, images, workers=2).taken_over == 0
 
 
 def test_other_settings_start_over(tmp_path):
     out = tmp_path / "o.beton"
     kill_at(130, out)
-    assert convert_when_free(out, workers=2, quality=80, reencode=True).taken_over == 0
+    with pytest.warns(UserWarning, match="Starting over, since .*: the settings changed in between"):
+        assert convert_when_free(out, workers=2, quality=80, reencode=True).taken_over == 0
     assert Beton(out).damaged_pages() == []
 
 
-@pytest.mark.parametrize(("what", "value"), [("place", "/another/folder/"), ("stamp", "of changed files")])
-def test_a_set_in_another_place_or_with_a_changed_file_starts_over(tmp_path, what, value):
+@pytest.mark.parametrize(
+    ("what", "value", "told"),
+    [
+        ("place", "/another/folder/", "the place of the images changed"),
+        ("stamp", "of changed files", "the files' sizes or dates changed"),
+        ("classes", ("a", "b", "d"), "the images' names or classes changed"),
+    ],
+)
+def test_a_set_in_another_place_or_with_a_changed_file_starts_over(tmp_path, what, value, told):
     out = tmp_path / "o.beton"
     kill_at(130, out)
     other = Noise()
     setattr(other, what, value)
-    assert convert_when_free(out, other, workers=2).taken_over == 0
+    with pytest.warns(UserWarning, match=told):
+        assert convert_when_free(out, other, workers=2).taken_over == 0
 
 
 def test_a_writer_without_a_key_leaves_no_journal_behind(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from simsiam.pipeline.decode import ImageError, decode_image
 
@@ -208,3 +209,27 @@ def test_a_sampling_that_turbojpeg_does_not_know_is_pillows():
     data = encoded(Image.fromarray(noise(32, 48, 3)), "JPEG", subsampling="4:2:0")
     place = data.index(b"\xff\xc0") + 11  # sampling of the first component: 3 × 2 instead of 2 × 2
     assert decode_image(data[:place] + b"\x32" + data[place + 1 :], "").shape == (32, 48, 3)
+
+
+def test_a_jfif_version_that_is_not_known_is_no_damage_and_hides_none():
+    whole = encoded(Image.fromarray(noise(64, 64, 3)), "JPEG", quality=90)
+    place = whole.index(b"JFIF\0") + 5
+    data = whole[:place] + b"\2" + whole[place + 1 :]
+    np.testing.assert_array_equal(decode_image(data, ""), decode_image(whole, ""))
+    with pytest.raises(ImageError, match="some of its pixels may be wrong: Corrupt JPEG data: "):
+        decode_image(data[:1000] + b"\xf7" * 40 + data[1040:], "a.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_damaged_jpegs_in_a_tiff_are_an_error_like_others(mode: str):
+    image = Image.fromarray(noise(64, 64, 3)).convert(mode)
+    data = encoded(image, "TIFF", compression="jpeg", strip_size=64 * 16 * len(mode))
+    with Image.open(io.BytesIO(data)) as pillows:
+        assert isinstance(pillows, TiffImageFile)
+        middle = pillows.tag_v2[273][2] + pillows.tag_v2[279][2] // 2  # of the third strip of 16 rows
+        np.testing.assert_array_equal(decode_image(data, ""), np.array(pillows.convert("RGB")))
+    damaged = data[: middle - 20] + b"\xff\xd9" * 20 + data[middle + 20 :]
+    with Image.open(io.BytesIO(damaged)) as pillows:
+        assert np.array(pillows).shape[:2] == (64, 64)  # Pillow makes them up
+    with pytest.raises(ImageError, match=r"^a\.tif: some of its pixels may be wrong: Corrupt JPEG data: "):
+        decode_image(damaged, "a.tif")

@@ -1,5 +1,6 @@
 """What can be wrong with images, backend by backend: an error that names the file or a counted replacement."""
 
+import errno
 import io
 import os
 import tempfile
@@ -13,6 +14,8 @@ import torch
 from PIL import Image
 
 from simsiam.pipeline.beton import Beton
+from simsiam.pipeline.beton_format import read_exactly
+from simsiam.pipeline.beton_writer import BetonWriter
 from simsiam.pipeline.convert import convert
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.draw import Augmentation
@@ -244,6 +247,55 @@ def test_or_is_replaced_by_the_next_good_one(backend, how, source_of, open_backe
     assert sorted(index for index, _ in found) == [0, 1, 2, 4, 4, 5]
     assert loader.replaced == 1
     assert all(torch.equal(pixels, whole[index]) for index, pixels in found)
+
+
+def test_an_image_that_breaks_between_two_epochs_is_named(backend, source_of, open_backend, tmp_path: Path) -> None:
+    if backend == "resident":
+        pytest.skip("it has read all images when it opens")
+    source = source_of(fill(tmp_path, {f"{n}.jpg": jpeg(picture(40 + n, 50)) for n in range(6)}))
+    loader = open_backend(source, batch_size=2)
+    assert len(list(loader.epoch(0))) == 3
+    change(source, 3, "scrambled")
+    with pytest.raises(ImageError, match=CHANGES["scrambled"][1]):
+        list(loader.epoch(1))
+
+
+@pytest.mark.parametrize("on_broken", ["error", "replace"])
+def test_where_the_disk_fails_under_a_beton_its_image_is_broken(
+    backend, on_broken, pictures, tmp_path: Path, open_backend, monkeypatch
+) -> None:
+    convert(pictures, tmp_path / "p.beton", workers=1)
+    source = Beton(tmp_path / "p.beton")
+    place = source.records.offsets[3]
+
+    def fail(file: int, size: int, offset: int) -> bytes:
+        if offset == place:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_exactly(file, size, offset)
+
+    monkeypatch.setattr("simsiam.pipeline.beton.read_exactly", fail)
+    if backend == "ffcv":  # its own reading is compiled, and can't be made to fail but by a file that ends
+        monkeypatch.setattr("simsiam.pipeline.ffcv_loader.crop_records", lambda _file, _records, rows, *_: rows < 0)
+    if on_broken == "error":
+        with pytest.raises(ImageError, match=rf"{source.path} can't be read here: Input/output error"):
+            list(open_backend(source, batch_size=11).epoch(0))
+    else:
+        loader = open_backend(source, batch_size=11, on_broken="replace")
+        (crops,) = loader.epoch(0)
+        assert (3 in crops.index.tolist(), loader.replaced) == (False, 1)
+
+
+def test_a_bomb_in_a_beton_is_refused_on_every_backend(backend, tmp_path: Path, open_backend, monkeypatch) -> None:
+    with BetonWriter(tmp_path / "b.beton", 2) as writer:
+        writer.append(jpeg(picture(40, 50)), 40, 50, 0)
+        writer.append(jpeg(picture(60, 70)), 60, 70, 0)
+        writer.finish()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    source = Beton(tmp_path / "b.beton")
+    with pytest.raises(ImageError, match=r"4200 pixels\) exceeds limit of 4000"):
+        list(open_backend(source).epoch(0))
+    loader = open_backend(source, on_broken="replace")
+    assert [crops.index.tolist() for crops in loader.epoch(0)] == [[0, 0]]
 
 
 def test_a_file_that_may_not_be_read_any_more_is_named(backend, source_of, open_backend) -> None:

@@ -248,6 +248,22 @@ def test_a_file_is_refused(tmp_path: Path):
         ImageFolder(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("a.beton", "give that file"),
+        ("a.tar", "convert or unpack it first"),
+        ("a.tar.gz", "convert or unpack it first"),
+        ("a.parquet", "convert or unpack it first"),
+    ],
+)
+def test_a_folder_with_nothing_but_an_archive_names_it(tmp_path: Path, name: str, way_out: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    (tmp_path / f"{name}.json").write_bytes(b"{}")
+    with pytest.raises(ValueError, match=f"There is no image in .*, but {name}: {way_out}"):
+        ImageFolder(tmp_path)
+
+
 def test_a_folder_without_images_is_refused_with_what_was_seen(tmp_path: Path):
     fill(tmp_path, {"a/1.txt": b"x", "b.csv": b"x", ".hidden.png": png()})
     with pytest.raises(ValueError, match=r"no image in .*, only 2 other files; .* end in \.jpg, \.jpeg, \.png"):

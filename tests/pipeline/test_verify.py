@@ -11,7 +11,15 @@ from PIL import Image
 
 from simsiam.pipeline.archive import open_records
 from simsiam.pipeline.beton import Beton
-from simsiam.pipeline.beton_format import FIELD_DESCRIPTOR, HEADER, IMAGE_FIELD, INT_FIELD, metadata_dtype, read_index
+from simsiam.pipeline.beton_format import (
+    FIELD_DESCRIPTOR,
+    HEADER,
+    IMAGE_FIELD,
+    INT_FIELD,
+    metadata_dtype,
+    read_exactly,
+    read_index,
+)
 from simsiam.pipeline.beton_manifest import manifest_path
 from simsiam.pipeline.convert import convert
 from simsiam.pipeline.errors import MissingError, UsageError
@@ -105,16 +113,18 @@ def test_an_unreadable_file_is_broken(folder):
 
 
 def test_where_the_disk_fails_the_other_images_are_looked_at(beton, monkeypatch):
-    decode = Beton.decode
+    place = Beton(beton).records.offsets[1]
 
-    def fail(self, index):
-        if index == 1:
+    def fail(file, size, offset):
+        if offset == place:
             raise OSError(errno.EIO, "Input/output error")
-        return decode(self, index)
+        return read_exactly(file, size, offset)
 
-    monkeypatch.setattr(Beton, "decode", fail)
+    monkeypatch.setattr("simsiam.pipeline.beton.read_exactly", fail)
     report = verify(beton, workers=2)
-    assert [(Path(name).name, reason) for name, reason in report.broken] == [("1.jpg", "Input/output error")]
+    assert [(Path(name).name, reason) for name, reason in report.broken] == [
+        ("1.jpg", f"{beton} can't be read here: Input/output error")
+    ]
 
 
 def test_where_the_disk_fails_the_other_pages_are_compared(beton, monkeypatch):

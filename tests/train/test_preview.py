@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.loader import Backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
+from simsiam.pipeline.torch_loader import crop_image
+from simsiam.train import cli
 from simsiam.train.commands.preview import run
 from simsiam.train.preview import preview
 
@@ -142,3 +145,27 @@ def test_command_takes_several_backends(tiny_images: Path, tmp_path: Path, given
 def test_command_refuses_an_unknown_backend(tiny_images: Path) -> None:
     with pytest.raises(ValueError, match=r"--backend is one of auto, torch, .*, not fcv\."):
         run([str(tiny_images / "train"), "--backend", "torch,fcv"], "simsiam preview")
+
+
+def test_a_broken_image_is_an_error_with_its_ways_out_or_replaced(
+    tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_images / "train", tmp_path / "images")
+    source = open_source(tmp_path / "images")
+    first = int(CropPlan(source, AUGMENTATION, SIZE, COUNT, seed=3).indices(0, 0)[0])
+    data = source.read(first)
+    Path(source.name(first)).write_bytes(data[:-42] + b"\xf7" * 40 + data[-2:])  # its end still looks good
+    command = [str(tmp_path / "images"), "--out", str(tmp_path / "a.png"), "--seed=3", "--size=32", f"--count={COUNT}"]
+    assert cli.run(["preview", *command]) == 1
+    told = capsys.readouterr().err
+    assert source.name(first) in told
+    assert told.endswith(
+        "; take it out (simsiam verify lists all such images), or go on without it: --on-broken replace\n"
+    )
+    assert cli.run(["preview", *command, "--on-broken", "replace", "--backend=torch"]) == 0
+    with Image.open(tmp_path / "a.png") as image:
+        sheet = np.asarray(image)
+    whole = CropPlan(open_source(tiny_images / "train"), AUGMENTATION, SIZE, COUNT, seed=3)
+    (boxes,) = whole.draws(0, np.array([first + 1])).crop
+    for view, box in enumerate(boxes):
+        assert np.array_equal(cell(sheet, 0, 1 + view), crop_image(whole.source.decode(first + 1), box, SIZE))

@@ -1,8 +1,8 @@
 """`simsiam convert`: a set of images, whatever holds it → one .beton file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.console import Console
 from simsiam.train.arguments import call
 from simsiam.train.commands.output_file import check_output
 from simsiam.train.console import show_progress
+
+if TYPE_CHECKING:
+    from simsiam.pipeline.convert import Conversion
 
 _MOST_LINES = 20
 """Images left out that are named on the screen."""
@@ -29,7 +32,7 @@ def convert(
 ) -> None:
     """Turn a set of images into one .beton file (FFCV 1.0), with a manifest beside it.
 
-    What needs no change is copied. Where a conversion was interrupted or killed, the same command goes on.
+    What needs no change is copied. Whatever ended a conversion, the same command goes on.
 
     Args:
         source: Folder of images, whose sub-folders are the classes; ImageNet's tars; WebDataset shards; parquet files.
@@ -44,46 +47,52 @@ def convert(
         devkit: ImageNet's development kit, where its validation tar doesn't lie beside it.
     """
     from simsiam.pipeline.archive import open_records
-    from simsiam.pipeline.beton_manifest import manifest_path
     from simsiam.pipeline.convert import convert
 
     check_output(out, ".beton")
     console = Console()
     with show_progress(console, "Listing", "tars") as progress:
         images = open_records(source, devkit=devkit, progress=progress)
-    try:
-        with show_progress(console, "Converting", "images") as progress:
-            conversion = convert(
-                images,
-                out,
-                max_side=max_side,
-                quality=quality,
-                workers=workers,
-                overwrite=overwrite,
-                apply_orientation=apply_orientation,
-                reencode=reencode,
-                check=check,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on with it") from None
-    done_now = len(images) - conversion.taken_over
-    console.print(
+    with show_progress(console, "Converting", "images") as progress:
+        conversion = convert(
+            images,
+            out,
+            max_side=max_side,
+            quality=quality,
+            workers=workers,
+            overwrite=overwrite,
+            apply_orientation=apply_orientation,
+            reencode=reencode,
+            check=check,
+            progress=progress,
+        )
+    for line in _summary(conversion, len(images), check):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]:
+    from simsiam.pipeline.beton_manifest import manifest_path
+
+    out, skipped = conversion.path, conversion.skipped
+    done_now = images - conversion.taken_over
+    yield (
         f"{conversion.count:,} images, {conversion.bytes_written / 2**20:,.1f} MiB, {conversion.seconds:.1f} s"
-        f" ({done_now / conversion.seconds:,.0f} images/s) → {conversion.path}",
-        highlight=False,
-        soft_wrap=True,
+        f" ({done_now / conversion.seconds:,.0f} images/s) → {out}"
     )
+    now = ""
     if conversion.taken_over:
-        console.print(f"{conversion.taken_over:,} of them were done by a conversion that was interrupted")
-    console.print(f"{conversion.copied:,} were copied byte for byte", highlight=False)
-    for name, reason in conversion.skipped[:_MOST_LINES]:
-        console.print(f"left out: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    if len(conversion.skipped) > _MOST_LINES:
-        console.print(
-            f"{len(conversion.skipped):,} images were left out; {manifest_path(out)} lists them all",
-            highlight=False,
-            soft_wrap=True,
+        yield f"{conversion.taken_over:,} images of the set had been done before"
+        now = " now"
+    undecoded = f", undecoded: simsiam verify {out} decodes them, as --check full would have"
+    yield (
+        f"{conversion.copied:,} were copied byte for byte{now}"
+        f"{undecoded if conversion.copied and check == 'markers' else ''}"
+    )
+    for name, reason in skipped[:_MOST_LINES]:
+        yield f"left out: {name}: {reason}"
+    if skipped:
+        yield f"{len(skipped):,} {'image was' if len(skipped) == 1 else 'images were'} left out" + (
+            f"; {manifest_path(out)} lists them all" if len(skipped) > _MOST_LINES else ""
         )
 
 

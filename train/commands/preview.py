@@ -9,6 +9,7 @@ from rich.console import Console
 
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.loader import Backend
+from simsiam.pipeline.plan import OnBroken
 from simsiam.train.arguments import call, split_at_commas
 from simsiam.train.commands.output_file import check_output
 from simsiam.train.console import show_progress
@@ -24,6 +25,7 @@ def preview(
     seed: int = 0,
     epoch: int = 0,
     backend: tuple[Backend, ...] = ("auto",),
+    on_broken: OnBroken = "error",
     augmentation: Augmentation = _REFERENCE_AUGMENTATION,
 ) -> None:
     """Draw originals, crops and augmented views side by side: what the encoder will be shown.
@@ -36,6 +38,7 @@ def preview(
         seed: Seed of order and augmentation, as of `pretrain`.
         epoch: Epoch whose views are drawn.
         backend: What decodes and crops; of several, as in torch,ffcv, the same draws are shown side by side.
+        on_broken: An image that can't be decoded is an error, or the next good one stands in for it.
         augmentation: Distributions the views are drawn from.
     """
     from simsiam.pipeline.source import open_source
@@ -52,6 +55,7 @@ def preview(
             seed=seed,
             epoch=epoch,
             backends=backend,
+            on_broken=on_broken,
             progress=progress,
         )
     print(written)

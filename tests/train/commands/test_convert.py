@@ -78,7 +78,10 @@ def test_counts_what_was_copied_and_names_twenty_left_out(tmp_path: Path, capsys
     assert run(["convert", str(folder.parent), str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("2 images, ")
-    assert lines[1] == "1 were copied byte for byte"
+    assert (
+        lines[1]
+        == f"1 were copied byte for byte, undecoded: simsiam verify {out} decodes them, as --check full would have"
+    )
     assert lines[2].startswith(f"left out: {folder}/00.jpg: ")
     assert lines[-1] == f"25 images were left out; {out}.json lists them all"
     assert len(lines) == 2 + 20 + 1
