@@ -234,6 +234,8 @@ def test_folders_hidden_files_and_links_to_nothing_are_no_archives(tmp_path):
 
 def test_a_shard_that_is_gone_is_missed_where_there_are_others(tmp_path):
     shards(tmp_path)
+    (tmp_path / "empty.tar").mkdir()
+    assert len(open_records(tmp_path)) > 0
     (tmp_path / "gone.tar").symlink_to("nowhere")
     with pytest.raises(UsageError, match=r"There is no folder or file .*gone\.tar"):
         open_records(tmp_path)
