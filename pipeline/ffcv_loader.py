@@ -13,6 +13,7 @@ from simsiam.pipeline.beton import Beton
 from simsiam.pipeline.beton_format import RAW
 from simsiam.pipeline.broken import Rows, crop_good_samples
 from simsiam.pipeline.decode import ImageError, most_pixels
+from simsiam.pipeline.device_copy import CopiedCrops, DeviceCopy
 from simsiam.pipeline.draw import Draws
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.ffcv_routines import Decoder, crop_records
@@ -51,7 +52,7 @@ class FfcvLoader:
     def __init__(self, plan: CropPlan, device: torch.device, threads: int) -> None:
         self.check(plan)
         assert isinstance(plan.source, Beton)
-        self._plan, self._source, self._device = plan, plan.source, device
+        self._plan, self._source = plan, plan.source
         threads, share = max(threads, 1), plan.batch_size // plan.world_size
         rows_a_call = min(_ROWS_A_CALL, -(-share // threads))
         self._parts: list[Rows] = np.array_split(np.arange(share), -(-share // rows_a_call))
@@ -61,7 +62,7 @@ class FfcvLoader:
         self._fits = (records.modes == RAW) | (pixels <= most_pixels())
         longest = records.lengths[self._fits & (records.modes != RAW)].max(initial=1)
         self._scratch = _Scratch(int(longest), int(pixels[self._fits].max(initial=1)) * 3)
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copy = DeviceCopy(device)
         self._crew: ThreadCrew | None = ThreadCrew(threads, "ffcv")
 
     @staticmethod
@@ -111,14 +112,7 @@ class FfcvLoader:
 
     def _hand_over(self, step: "_Step") -> Crops:
         self.replaced += step.replaced
-        crops = step.crops
-        if step.copied is not None:
-            consumer = torch.cuda.current_stream(self._device)
-            consumer.wait_event(step.copied)
-            # The memory is the copying stream's, which mustn't reuse it before the consumer's stream is done with it.
-            for tensor in (crops.pixels, *crops.draws, crops.index, crops.label):
-                tensor.record_stream(consumer)
-        return crops
+        return self._copy.hand_over(step.crops)
 
     # What follows runs in the threads.
 
@@ -141,7 +135,7 @@ class FfcvLoader:
         step.index = plan.indices(step.epoch, step.number).copy()  # a slice of the cached order, which mustn't change
         step.draws = plan.draws(step.epoch, step.index)
         shape = (len(step.index), plan.views, plan.crop_size, plan.crop_size, 3)
-        if self._stream is None:
+        if not self._copy.pins_memory:
             # NumPy asks for huge pages: 421 page faults a step of 256 images of 224 pixels, PyTorch's memory 18,817.
             step.pixels = torch.from_numpy(np.empty(shape, np.uint8))
         else:
@@ -170,16 +164,13 @@ class FfcvLoader:
         return None
 
     def _finish(self, step: "_Step") -> None:
-        step.crops = Crops(
+        crops = Crops(
             step.pixels,
             Draws(*(torch.from_numpy(part) for part in step.draws)),
             torch.from_numpy(step.index),
             torch.from_numpy(self._source.labels[step.index]),
         )
-        if self._stream is not None:
-            with torch.cuda.stream(self._stream):
-                step.crops = step.crops.to(self._device)
-                step.copied = self._stream.record_event()
+        step.crops = self._copy.begin(crops)
         del step.pixels
 
 
@@ -199,8 +190,7 @@ class _Step:
     draws: Draws[np.ndarray] = field(init=False)
     pixels: torch.Tensor = field(init=False)
     replaced: int = 0
-    crops: Crops = field(init=False)
-    copied: torch.Event | None = None
+    crops: CopiedCrops = field(init=False)
 
 
 class _Scratch(threading.local):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from simsiam.pipeline.broken import Rows, crop_good_samples
 from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.device_copy import DeviceCopy
 from simsiam.pipeline.draw import Draws
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.loader import Crops
@@ -34,7 +35,7 @@ class TorchLoader:
 
     def __init__(self, plan: CropPlan, device: torch.device, workers: int) -> None:
         self._plan = plan
-        self._device = device
+        self._copy = DeviceCopy(device)
         # One slot a worker: the sample it is reading now, seen from here even after it has died.
         self._reading = torch.full((max(workers, 1),), -1, dtype=torch.int64).share_memory_()
         self._steps = _EpochSteps()
@@ -45,7 +46,7 @@ class TorchLoader:
             num_workers=workers,
             collate_fn=_as_it_is,
             worker_init_fn=leave_stopping_to_the_parent,
-            pin_memory=device.type == "cuda",
+            pin_memory=self._copy.pins_memory,
             persistent_workers=workers > 0,
         )
 
@@ -79,7 +80,7 @@ class TorchLoader:
                 raise ImageError(*batch.args)  # anew: a raised local would keep this frame, and the workers, alive
             crops, replaced = batch
             self.replaced += replaced
-            yield crops.to(self._device)
+            yield self._copy.hand_over(self._copy.begin(crops))
 
     def close(self) -> None:
         """Stop the worker processes."""

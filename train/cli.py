@@ -82,7 +82,9 @@ def _with_notes(message: str, error: BaseException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"simsiam: {message}", file=sys.stderr)
+    # Of the processes that torchrun started on a machine, all have made the same mistake: one tells of it.
+    if code != USAGE or os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"simsiam: {message}", file=sys.stderr)
     return code
 
 

@@ -8,7 +8,7 @@ from simsiam.pipeline.draw import Draws
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loader import Crops
 from simsiam.train.config import PretrainConfig
-from simsiam.train.step import StepOutput
+from simsiam.train.objective import StepOutput
 
 _EAGER_STEPS = 3  # PyTorch's documentation asks for a few before a capture, 11 with DistributedDataParallel
 

@@ -1,18 +1,33 @@
-"""SIGINT and SIGTERM → a flag that the training loop looks at between two steps."""
+"""SIGINT and SIGTERM → a flag that the training loop looks at between two steps; before there is one, the end."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 
 class Interrupted(Exception):
-    """The run in `run_dir` was stopped by a signal, after it had been saved; `signal_number` says which."""
+    """A signal, `signal_number`, stopped the run: in `run_dir`, after it had been saved, or with no step to save."""
 
-    def __init__(self, signal_number: int, run_dir: Path) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signal_number).name} and saved; go on with: simsiam pretrain {run_dir}"
-        )
+    def __init__(self, signal_number: int, run_dir: Path | None = None) -> None:
+        how = "with no step lost" if run_dir is None else f"and saved; go on with: simsiam pretrain {run_dir}"
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} {how}")
         self.signal_number = signal_number
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Let SIGTERM raise Interrupted, as SIGINT raises KeyboardInterrupt, where there is no step to finish."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopSignals:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from simsiam.pipeline.atomic_write import write_text_atomically
-from simsiam.train.step import StepOutput
+from simsiam.train.objective import StepOutput
 from simsiam.train.tracking import Tracker
 
 _UNWRITTEN_BYTES = 1 << 20  # a few thousand records, kept while the disk is full

@@ -24,14 +24,16 @@ from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
 from simsiam.train.health import Unhealthy
-from simsiam.train.interruption import Interrupted, StopSignals
+from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
 from simsiam.train.memory_estimate import explain_out_of_memory
 from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
+from simsiam.train.objective import StepOutput
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
 from simsiam.train.run_folder import describe_images, open_run_folder, resumed_after_failure
 from simsiam.train.run_report import draw_views, report_run
 from simsiam.train.schedule import initial_learning_rate
-from simsiam.train.step import StepOutput, train_step
+from simsiam.train.stage_clock import StageClock
+from simsiam.train.step import train_step
 from simsiam.train.tracking import check_trackers, open_trackers
 from simsiam.train.training_run import SAVE, VIEWS, TrainingRun
 
@@ -46,7 +48,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
 
     Raises UsageError for settings that can't work, before anything is written; Interrupted after SIGINT or SIGTERM.
     """
-    with join_world(config.device) as world:
+    with stopping_at_once(), join_world(config.device) as world:
         return _pretrain(config, default_run_dir, console, world)
 
 
@@ -105,8 +107,13 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             )  # also where a run was killed between saving and measuring
             run.model.train()
 
+            clock = StageClock(arithmetic.device)
+
             def take_step(crops: Crops) -> StepOutput:
-                return train_step(crops, run.network, run.optimizer, arithmetic, data.mean, data.std)
+                if config.cuda_graph:  # of which only the whole can be timed
+                    return train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std)
+                clock.start()
+                return train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std, clock.mark)
 
             if config.cuda_graph:
                 take_step = GraphedStep(take_step, run.optimizer)
@@ -122,6 +129,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                     if run.due_to_log():
                         record = run.record()  # waits for the device
                         if record:
+                            record |= {f"{stage}_ms": round(each, 3) for stage, each in clock.milliseconds().items()}
                             log.write(record)
                             live.record(record, healthy_std=config.model.projection_dim**-0.5)
                     # A signal lets the running step finish; a kill costs at most the steps since the last save.

@@ -19,6 +19,7 @@ from simsiam.train.config import PretrainConfig, flatten
 from simsiam.train.metrics import Record, read_metrics, summarize
 from simsiam.train.plots import plot_runs
 from simsiam.train.preview import preview
+from simsiam.train.step import STAGES
 
 _SHEET_IMAGES = 4
 
@@ -29,8 +30,9 @@ p.state { margin-top: 0; color: #666; } img { max-width: 100%; } details { margi
 table { border-collapse: collapse; font-size: .9rem; } td { padding: .15rem 1.5rem .15rem 0; vertical-align: top; }
 td:first-child { color: #666; } td:last-child { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .bar { display: flex; max-width: 40rem; height: 1.6rem; font-size: .8rem; line-height: 1.6rem; margin: .5rem 0; }
-.bar span { overflow: hidden; white-space: nowrap; text-indent: .5rem; } .compute { background: #9cc9a3; }
-.wait { background: #e8a598; }
+.bar span { overflow: hidden; white-space: nowrap; text-indent: .5rem; background: #9cc9a3; }
+.bar .augment { background: #d9d2a0; } .bar .backward { background: #86b3c9; } .bar .optimizer { background: #b9a6cf; }
+.bar .waiting { background: #e8a598; }
 """
 
 
@@ -119,17 +121,21 @@ def _throughput(records: list[Record]) -> str:
         return "<p>Not measured.</p>\n"
     rates = ("images_per_second", "views_per_second", "wait_percent")
     images, views, wait = (statistics.median(record[rate] for record in timed) for rate in rates)
-    bar = (
-        f'<div class="bar"><span class="compute" style="width: {100 - wait:.1f}%">computing {100 - wait:.1f} %</span>'
-        f'<span class="wait" style="width: {wait:.1f}%">waiting {wait:.1f} %</span></div>\n'
+    rows = [("Images/s (source images)", f"{images:,.1f}"), ("Views/s", f"{views:,.1f}")]
+    rows.append(("Waiting for data", f"{wait:.1f} %"))
+    stages = {
+        stage: statistics.median(record[f"{stage}_ms"] for record in timed if f"{stage}_ms" in record)
+        for stage in STAGES
+        if any(f"{stage}_ms" in record for record in timed)
+    }
+    # Of the last step before each line; what is not waiting is shared out in their proportion.
+    shares = {stage: (100 - wait) * each / sum(stages.values()) for stage, each in stages.items()}
+    rows += [(stage.capitalize(), f"{shares[stage]:.1f} %, {each:,.2f} ms a step") for stage, each in stages.items()]
+    parts = [*(shares or {"computing": 100 - wait}).items(), ("waiting", wait)]
+    bar = "".join(
+        f'<span class="{name}" style="width: {share:.1f}%">{name} {share:.1f} %</span>' for name, share in parts
     )
-    rows = [
-        ("Images/s (source images)", f"{images:,.1f}"),
-        ("Views/s", f"{views:,.1f}"),
-        ("Waiting for data", f"{wait:.1f} %"),
-        ("Computing", f"{100 - wait:.1f} %"),
-    ]
-    return f"<p>Medians over {len(timed)} lines of metrics.jsonl.</p>\n{bar}{_table(rows)}"
+    return f'<p>Medians over {len(timed)} lines of metrics.jsonl.</p>\n<div class="bar">{bar}</div>\n{_table(rows)}'
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:

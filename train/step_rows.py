@@ -77,7 +77,7 @@ def _ours(settings: StepSettings, device: torch.device, held: ExitStack) -> Step
     run.set_learning_rate()
 
     def step(crops: Any, mark: Mark) -> None:
-        output = train_step(crops, run.network, run.optimizer, arithmetic, data.mean, data.std, mark)
+        output = train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std, mark)
         run.window.add(output, 0.0)
 
     batches = (crops for epoch in range(_ENDLESS) for crops in loader.epoch(epoch))

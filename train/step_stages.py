@@ -1,15 +1,14 @@
 """A training step that marks its stages → what each stage takes, what the whole computes, and a trace of it."""
 
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from simsiam.train.stage_clock import StageClock
 from simsiam.train.step import Mark
 
 _TRACED_STEPS = 3
@@ -17,35 +16,14 @@ _PRODUCTS = 5
 
 
 def time_stages(step: Callable[[Mark], object], device: torch.device, steps: int) -> dict[str, float]:
-    """Return milliseconds of each stage: the median over some steps, in the order that they were marked.
-
-    On a GPU it is the device's own time between two events, gaps where it waits for the host included; on a CPU the
-    wall clock's.
-    """
-    times: dict[str, list[float]] = {}
+    """Return milliseconds of each stage, by `StageClock`: the median over some steps, in the order of the marks."""
+    clock, times = StageClock(device), {}
     for _ in range(steps):
-        stages, marks = ["start"], [_now(device)]
-
-        def mark(stage: str, stages: list[str] = stages, marks: list[Any] = marks) -> None:
-            stages.append(stage)
-            marks.append(_now(device))
-
-        step(mark)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        for stage, began, ended in zip(stages[1:], marks, marks[1:], strict=False):
-            times.setdefault(stage, []).append(
-                began.elapsed_time(ended) if device.type == "cuda" else 1000 * (ended - began)
-            )
+        clock.start()
+        step(clock.mark)
+        for stage, milliseconds in clock.milliseconds().items():
+            times.setdefault(stage, []).append(milliseconds)
     return {stage: statistics.median(each) for stage, each in times.items()}
-
-
-def _now(device: torch.device) -> Any:
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
 
 
 def count_work(step: Callable[[], object], model: nn.Module) -> tuple[int, int]:

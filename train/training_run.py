@@ -20,6 +20,7 @@ from simsiam.train.distributed import World
 from simsiam.train.freed_memory import keep_freed_memory
 from simsiam.train.health import Health
 from simsiam.train.metrics import Record, StepWindow
+from simsiam.train.objective import Objective, StepOutput
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import Arithmetic
 from simsiam.train.run_folder import RunFolder
@@ -75,12 +76,12 @@ class TrainingRun:
         self.model = place_model(build_model(config), device, eager=config.compile == "off")
         if config.recompute:
             recompute_blocks(self.model.encoder)
-        self.network: Callable = self.model
-        """The model as the step calls it."""
-        if config.compile != "off":
-            self.network = torch.compile(self.model, mode=config.compile, fullgraph=True)
         share_statistics(self.model, self._world.size)
-        self.network = self._world.replicate(self.network, device)
+        objective: Callable = Objective(self.model)
+        if config.compile != "off":
+            objective = torch.compile(objective, mode=config.compile, fullgraph=True)
+        self.objective: Callable[[torch.Tensor], StepOutput] = self._world.replicate(objective, device)
+        """What the step calls, in all processes alike."""
         self.optimizer = make_optimizer(self.model, config.optimizer, config.batch_size)
         self.health = Health(
             config.health, self.model, self.optimizer, config.model.projection_dim**-0.5, speaks=self._world.first

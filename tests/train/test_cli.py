@@ -287,3 +287,17 @@ def test_every_command_explains_itself(name: str, capsys: Capture) -> None:
 def test_help_of_a_recipe_has_its_values(capsys: Capture) -> None:
     assert run(["pretrain", "cifar10-resnet18", "--help"]) == 0
     assert "(default: 800)" in capsys.readouterr().out
+
+
+def test_of_the_processes_on_a_machine_one_tells_of_a_mistake_and_each_of_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    told = []
+    for local_rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        assert run(["pretrain", "custom"]) == 2
+        told.append(capsys.readouterr().err.count("No images were named"))
+    assert told == [1, 0]
+    monkeypatch.setattr("simsiam.train.cli.run_command", lambda *_: (_ for _ in ()).throw(RunError("it failed")))
+    assert run(["verify", "x"]) == 1
+    assert line(capsys) == "simsiam: it failed\n"

@@ -10,7 +10,7 @@ from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loader import Crops
 from simsiam.train.config import PretrainConfig
 from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
-from simsiam.train.step import StepOutput
+from simsiam.train.objective import StepOutput
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

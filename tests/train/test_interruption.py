@@ -1,7 +1,9 @@
 import os
 import signal
 
-from simsiam.train.interruption import StopSignals
+import pytest
+
+from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
 
 
 def test_the_first_signal_is_remembered_and_the_second_would_act_at_once() -> None:
@@ -11,4 +13,12 @@ def test_the_first_signal_is_remembered_and_the_second_would_act_at_once() -> No
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.received == signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_where_there_is_no_step_to_finish_sigterm_is_an_exception() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM with no step lost") as caught, stopping_at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.signal_number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before

@@ -10,7 +10,7 @@ import torch
 
 from simsiam.train import metrics
 from simsiam.train.metrics import MetricsLog, StepWindow, read_metrics, summarize
-from simsiam.train.step import StepOutput
+from simsiam.train.objective import StepOutput
 
 CPU = torch.device("cpu")
 

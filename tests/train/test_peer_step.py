@@ -10,6 +10,7 @@ from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.synthetic_loader import SyntheticLoader
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
+from simsiam.train.objective import Objective
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.peer_step import PeerStep
 from simsiam.train.precision import Arithmetic
@@ -34,7 +35,7 @@ def test_steps_of_the_peer_are_ours(stem: Literal["imagenet", "cifar"], layers: 
     photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma, draws.solarize
     first, second = augment_views(crops.pixels, *photometric, mean=MEAN, std=STD).chunk(2)
     for _ in range(2):
-        loss = train_step(crops, ours, sgd, Arithmetic(CPU, "fp32"), MEAN, STD).loss
+        loss = train_step(crops, Objective(ours), sgd, Arithmetic(CPU, "fp32"), MEAN, STD).loss
         assert peer((first, second)).item() == pytest.approx(loss.item(), abs=1e-5)
     for (name, value), expected in zip(ours.state_dict().items(), peer.network.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4, msg=name)

@@ -81,12 +81,14 @@ def test_metrics_have_a_line_a_log_step_and_one_a_measurement(tiny_run: Path) ->
     rates = {"images_per_second", "views_per_second", "wait_percent"}
     measured = {"step", "epoch", "loss", "output_std", "learning_rate", "predictor_learning_rate"}
     measured |= {"skipped_steps", "collapsed_steps"}
+    rates |= {"augment_ms", "forward_ms", "backward_ms", "optimizer_ms"}
     for record in records:
         assert record["epoch"] == record["step"] / 6
         expected = {"step", "epoch", "knn"} if "knn" in record else measured | rates
         assert set(record) == expected
         if "loss" in record:
             assert -1 <= record["loss"] <= 1 and record["output_std"] > 0
+            assert min(record[rate] for rate in rates if rate.endswith("_ms")) > 0
             assert record["views_per_second"] == pytest.approx(2 * record["images_per_second"], abs=0.2)
 
 
@@ -204,14 +206,14 @@ def test_step_with_a_gradient_that_is_not_finite_changes_nothing(
 ) -> None:
     train_step, steps, states = job.train_step, iter(range(1, 99)), {}
 
-    def step(crops, network, optimizer, arithmetic, mean, std):
+    def step(crops, objective, optimizer, arithmetic, mean, std, mark):
         number = next(steps)
         if number == 3:
             mean = NOT_FINITE  # reaches the running statistics of batch norm, too
-        output = train_step(crops, network, optimizer, arithmetic, mean, std)
+        output = train_step(crops, objective, optimizer, arithmetic, mean, std, mark)
         if number in (2, 3):
             momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
-            tensors = [value for value in network.state_dict().values() if value.is_floating_point()]
+            tensors = [value for value in objective.state_dict().values() if value.is_floating_point()]
             states[number] = [tensor.clone() for tensor in (*tensors, *momenta)]
         return output
 
@@ -229,8 +231,9 @@ def test_run_stops_at_a_gradient_that_is_not_finite_if_told_so(
 ) -> None:
     train_step, steps = job.train_step, iter(range(1, 99))
 
-    def step(crops, network, optimizer, arithmetic, mean, std):
-        return train_step(crops, network, optimizer, arithmetic, NOT_FINITE if next(steps) == 8 else mean, std)
+    def step(crops, objective, optimizer, arithmetic, mean, std, mark):
+        mean = NOT_FINITE if next(steps) == 8 else mean
+        return train_step(crops, objective, optimizer, arithmetic, mean, std, mark)
 
     monkeypatch.setattr(job, "train_step", step)
     config = tiny_config(run_dir, "--health.on-nonfinite=stop")
@@ -247,8 +250,10 @@ def test_lines_without_a_step_that_was_taken_are_left_out(
 ) -> None:
     train_step, steps = job.train_step, iter(range(1, 99))
 
-    def step(crops, network, optimizer, arithmetic, mean, std):
-        return train_step(crops, network, optimizer, arithmetic, NOT_FINITE if 2 < next(steps) < 5 else mean, std)
+    def step(crops, objective, optimizer, arithmetic, mean, std, mark):
+        return train_step(
+            crops, objective, optimizer, arithmetic, NOT_FINITE if 2 < next(steps) < 5 else mean, std, mark
+        )
 
     monkeypatch.setattr(job, "train_step", step)
     with pytest.warns(UserWarning, match="skipped before step 4"):

@@ -110,6 +110,18 @@ def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
     assert_same_result(run_dir, tiny_run)
 
 
+def test_sigterm_before_the_first_step_is_no_failure(
+    tiny_config: TinyConfig, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(job, "open_source", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(to_tree(tiny_config(run_dir))))
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.run(["pretrain", str(settings)]) == 0
+    assert capsys.readouterr().err == "simsiam: stopped by SIGTERM with no step lost\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 KILLED = """
 import os, signal, sys
 import torch

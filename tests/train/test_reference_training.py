@@ -12,6 +12,7 @@ from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.draw import Augmentation, Draws, draw
 from simsiam.pipeline.loader import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
+from simsiam.train.objective import Objective
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import Arithmetic
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
@@ -115,7 +116,7 @@ def test_twenty_steps_are_those_of_the_paper() -> None:
         epoch = step // STEPS_PER_EPOCH
         set_learning_rate(optimizer, CONFIG.optimizer, BATCH, epoch, EPOCHS)
         crops = crops_of_step(step)
-        losses.append(train_step(crops, model, optimizer, FP32, MEAN, STD).loss.item())
+        losses.append(train_step(crops, Objective(model), optimizer, FP32, MEAN, STD).loss.item())
 
         draws = crops.draws
         photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma, draws.solarize
@@ -147,7 +148,7 @@ def test_each_step_with_the_operations_for_a_cpu_is_that_of_the_plain_ones() -> 
     for step in range(5):
         crops = crops_of_step(step)
         outputs = [
-            train_step(crops, model, optimizer, FP32, MEAN, STD)
+            train_step(crops, Objective(model), optimizer, FP32, MEAN, STD)
             for model, optimizer in zip((plain, quick), optimizers, strict=True)
         ]
         torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)

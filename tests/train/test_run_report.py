@@ -87,6 +87,18 @@ def test_shares_of_the_time_add_up(bare_run: Path) -> None:
     assert {"computing 80.0 %", "waiting 20.0 %", "10.0", "20.0"} <= set(texts)
 
 
+def test_computing_is_shared_out_among_the_stages(bare_run: Path) -> None:
+    line = {"step": 1, "epoch": 1, "loss": -0.5, "images_per_second": 10.0, "views_per_second": 20.0}
+    stages = {"augment_ms": 1.0, "forward_ms": 3.0, "backward_ms": 5.5, "optimizer_ms": 0.5}
+    untimed = line | {"wait_percent": 20.0}  # by an earlier version, or in a graph
+    lines = [untimed, untimed | stages, untimed | stages | {"forward_ms": 30.0}, untimed | stages]
+    (bare_run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    texts = read(report_page(bare_run)).texts
+    bar = ["augment 8.0 %", "forward 24.0 %", "backward 44.0 %", "optimizer 4.0 %", "waiting 20.0 %"]
+    assert [text for text in texts if text in bar] == bar
+    assert "24.0 %, 3.00 ms a step" in texts
+
+
 def test_page_of_a_run_without_a_line_is_escaped_and_says_what_lacks(bare_run: Path) -> None:
     reader = read(report_page(bare_run))
     assert "a&b<script>alert(1)</script>" in reader.texts and "A & B" in reader.texts

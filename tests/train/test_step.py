@@ -16,9 +16,10 @@ from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
 from simsiam.train.health import FiniteSteps
+from simsiam.train.objective import Objective
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.precision import Arithmetic
-from simsiam.train.step import output_std, train_step
+from simsiam.train.step import train_step
 from simsiam.train.training_run import build_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -64,7 +65,7 @@ def test_steps_equal_the_papers_two_passes(batches: list[Crops]) -> None:
     plain = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, foreach=False)
     model.train()
     for crops in batches:
-        output = train_step(crops, model, optimizer, FP32, MEAN, STD)
+        output = train_step(crops, Objective(model), optimizer, FP32, MEAN, STD)
         draws = crops.draws
         photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma
         x1, x2 = augment_views(crops.pixels, *photometric, mean=MEAN, std=STD).chunk(2)
@@ -81,7 +82,7 @@ def test_step_reports_the_mean_spread_of_both_projections(batches: list[Crops]) 
     model = build_model(CONFIG).train()
     seen = []
     model.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    output = train_step(batches[0], model, make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
+    output = train_step(batches[0], Objective(model), make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
     ((_, _, z1, z2),) = seen
     expected = (functional.normalize(z1).std(0).mean() + functional.normalize(z2).std(0).mean()) / 2
     assert output.output_std.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -90,7 +91,7 @@ def test_step_reports_the_mean_spread_of_both_projections(batches: list[Crops]) 
 
 def test_no_gradient_is_carried_into_the_next_step(batches: list[Crops]) -> None:
     model = build_model(CONFIG).train()
-    train_step(batches[0], model, make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
+    train_step(batches[0], Objective(model), make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
     assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == []
 
 
@@ -104,7 +105,7 @@ def test_half_precision_step_keeps_weights_and_loss_in_float32(
     arithmetic = Arithmetic(torch.device("cpu"), name)
     pixels, draws, index, label = batches[0]
     few = Crops(pixels[:4], Draws(*(numbers[:4] for numbers in draws)), index[:4], label[:4])
-    output = train_step(few, model, make_optimizer(model, SETTINGS, 4), arithmetic, MEAN, STD)
+    output = train_step(few, Objective(model), make_optimizer(model, SETTINGS, 4), arithmetic, MEAN, STD)
     assert seen == [dtype, dtype]
     assert (output.loss.dtype, output.output_std.dtype) == (torch.float32, torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -119,32 +120,6 @@ def test_scaled_loss_gives_the_same_step(batches: list[Crops]) -> None:
             object.__setattr__(arithmetic, "scaler", GradScaler("cpu", init_scale=scale))
         optimizer = make_optimizer(model, SETTINGS, 16)
         FiniteSteps(model, optimizer)
-        losses = [train_step(crops, model, optimizer, arithmetic, MEAN, STD).loss for crops in batches[:2]]
+        losses = [train_step(crops, Objective(model), optimizer, arithmetic, MEAN, STD).loss for crops in batches[:2]]
         outcomes.append([*losses, *model.state_dict().values()])
     assert all(torch.equal(one, other) for one, other in zip(*outcomes, strict=True))
-
-
-@pytest.mark.parametrize("width", [4, 64, 512])
-def test_spread_of_directions_without_preference(width: int) -> None:
-    z = torch.randn(8192, width, generator=torch.Generator().manual_seed(0))
-    assert output_std(z).item() == pytest.approx(width**-0.5, rel=0.02)
-    assert output_std(100 * z).item() == pytest.approx(output_std(z).item(), rel=1e-5)
-
-
-def test_spread_by_hand() -> None:
-    # Four unit vectors: each channel holds 1, 0, 0, 0, whose standard deviation is ½.
-    assert output_std(3 * torch.eye(4)).item() == pytest.approx(0.5, rel=1e-6)
-    assert output_std(torch.tensor([[3.0, 4.0], [-3.0, -4.0]])).item() == pytest.approx(0.7 * 2**0.5, rel=1e-6)
-
-
-def test_spread_of_a_collapsed_encoder_is_zero() -> None:
-    assert output_std(torch.randn(1, 64).expand(128, 64)).item() == pytest.approx(0, abs=1e-6)
-    # The same direction at any length is collapsed, too.
-    assert output_std(torch.arange(1.0, 9.0)[:, None] * torch.ones(8, 16)).item() == pytest.approx(0, abs=1e-6)
-
-
-def test_spread_of_half_precision_is_measured_in_float32() -> None:
-    z = torch.randn(4096, 2048, generator=torch.Generator().manual_seed(0)).bfloat16()
-    spread = output_std(z)
-    assert spread.dtype == torch.float32
-    assert spread.item() == pytest.approx(2048**-0.5, rel=0.01)

@@ -15,9 +15,9 @@ from simsiam.pipeline.source import open_source
 from simsiam.train import training_run
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import CheckpointConfig, PretrainConfig
+from simsiam.train.objective import StepOutput
 from simsiam.train.precision import Arithmetic
 from simsiam.train.run_folder import RunFolder
-from simsiam.train.step import StepOutput
 from simsiam.train.training_run import SAVE, TrainingRun, build_model, place_model
 
 TinyConfig = Callable[..., PretrainConfig]

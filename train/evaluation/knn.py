@@ -24,8 +24,7 @@ def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: flo
     2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). k is cut to the
     number of training images. Raises UsageError when either set is unlabelled.
     """
-    if k < 1 or temperature <= 0:
-        raise UsageError(f"k is {k} and the temperature {temperature}; both must be positive.")
+    _refuse_settings(k, temperature)
     _refuse_unlabelled(train, test)
     bank = torch.nn.functional.normalize(train.vectors, dim=1)
     queries = torch.nn.functional.normalize(test.vectors, dim=1)
@@ -53,6 +52,7 @@ def evaluate_checkpoint(
     progress: Callable[[int, int], None] | None = None,
 ) -> float:
     """Return the kNN accuracy, 0 … 1, of a checkpoint's encoder; `size` and `short_side` are by default the run's."""
+    _refuse_settings(k, temperature)  # asked here as well, like the labels below, since features can take hours
     encoder, config = load_encoder(checkpoint)
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
     encoder.to(arithmetic.device).to(memory_format=torch.channels_last)
@@ -67,7 +67,7 @@ def evaluate_checkpoint(
     sources = open_source(train), open_source(test)
     if all(source.classes for source in sources) and list(sources[0].classes) != list(sources[1].classes):
         raise UsageError(f"The classes of {train} and {test} differ; give folders of the same classes.")
-    _refuse_unlabelled(*sources)  # asked here as well, since features can take hours
+    _refuse_unlabelled(*sources)
     if k > len(sources[0]):
         warnings.warn(f"k is {k}, but {train} has {len(sources[0])} images: all of them vote.", stacklevel=2)
     if train.resolve() == test.resolve():
@@ -76,6 +76,11 @@ def evaluate_checkpoint(
         extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
     )
     return knn_accuracy(bank, queries, k, temperature)
+
+
+def _refuse_settings(k: int, temperature: float) -> None:
+    if k < 1 or temperature <= 0:
+        raise UsageError(f"k is {k} and the temperature {temperature}; both must be positive.")
 
 
 def _refuse_unlabelled(*sets: Features | Source) -> None:

@@ -14,9 +14,10 @@ from simsiam.train.config import ModelConfig, OptimizerConfig, PrecisionName, Pr
 from simsiam.train.graphed_step import GraphedStep
 from simsiam.train.health import FiniteSteps
 from simsiam.train.metrics import StepWindow
+from simsiam.train.objective import Objective, StepOutput
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import choose_arithmetic
-from simsiam.train.step import StepOutput, train_step
+from simsiam.train.step import train_step
 from simsiam.train.training_run import build_model
 
 if not torch.cuda.is_available():
@@ -64,7 +65,7 @@ class Training:
         self.window = StepWindow(device)
 
     def step(self, crops: Crops) -> StepOutput:
-        return train_step(crops, self.model, self.optimizer, self.arithmetic, MEAN, STD)
+        return train_step(crops, Objective(self.model), self.optimizer, self.arithmetic, MEAN, STD)
 
     def take(self, step: Callable[[Crops], StepOutput], batches: list[Crops]) -> list[float]:
         losses = []

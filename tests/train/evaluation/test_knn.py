@@ -109,6 +109,8 @@ def test_votes_that_mean_nothing_are_refused(k: int, temperature: float) -> None
     features = Features(torch.eye(4), torch.arange(4))
     with pytest.raises(ValueError, match=f"k is {k} and the temperature {temperature}; both must be positive"):
         knn_accuracy(features, features, k, temperature)
+    with pytest.raises(ValueError, match="both must be positive"):  # before anything is looked for
+        evaluate_checkpoint(Path("none.pt"), Path("none"), Path("none"), k=k, temperature=temperature)
 
 
 def test_a_low_temperature_does_not_overflow() -> None:

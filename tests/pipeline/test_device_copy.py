@@ -1,0 +1,61 @@
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from simsiam.pipeline.device_copy import DeviceCopy
+from simsiam.pipeline.draw import Draws
+from simsiam.pipeline.loader import Crops
+
+CROPS = Crops(
+    torch.arange(24, dtype=torch.uint8).reshape(2, 1, 2, 2, 3),
+    Draws(*(torch.full((2,), float(place)) for place in range(len(Draws._fields)))),
+    torch.tensor([3, 1]),
+    torch.tensor([0, -1]),
+)
+
+
+def test_on_a_cpu_nothing_is_copied() -> None:
+    copy = DeviceCopy(torch.device("cpu"))
+    assert not copy.pins_memory
+    assert copy.hand_over(copy.begin(CROPS)) is CROPS
+
+
+def test_a_copy_is_awaited_by_the_consumers_stream_which_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, current = [], ["consumer"]
+
+    class Stream:
+        def __init__(self, name: object) -> None:
+            self.name = name if isinstance(name, str) else "side"
+
+        def record_event(self) -> str:
+            calls.append(("record", self.name))
+            return "copied"
+
+        def wait_event(self, event: str) -> None:
+            calls.append(("wait", self.name, event))
+
+    @contextmanager
+    def stream(side: Stream):
+        current.append(side.name)
+        yield
+        current.pop()
+
+    def to(crops: Crops, device: torch.device) -> Crops:
+        calls.append(("copy", current[-1], device.type))
+        return crops
+
+    kept = []
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("consumer"))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, side: kept.append((tensor, side.name)))
+    monkeypatch.setattr(Crops, "to", to)
+    copy = DeviceCopy(torch.device("cuda"))
+    assert copy.pins_memory
+    begun = copy.begin(CROPS)
+    assert calls == [("copy", "side", "cuda"), ("record", "side")]
+    assert copy.hand_over(begun) is CROPS
+    assert calls[2:] == [("wait", "consumer", "copied")]
+    assert {id(tensor) for tensor, _ in kept} == {id(part) for part in (CROPS[0], *CROPS[1], *CROPS[2:])}
+    assert {name for _, name in kept} == {"consumer"}
