@@ -1,5 +1,8 @@
 """A batch that was too large for the memory → a sentence that names one that would fit."""
 
+import os
+import re
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,21 +25,39 @@ def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1
         if device.type != "cuda":
             raise
         peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
-        weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-        fits = batch_that_fits(batch_size, peak, 3 * weights, total, multiple=8 * world_size)
+        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, multiple=8 * world_size)
         raise RunError(
             f"The GPU's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which reached"
             f" {peak / 2**30:.1f} GiB before it failed. An estimate from that peak: --batch-size {fits} would fit;"
             f" the step was not over, so where it does not, take half of it.{_other_way_out(model)}"
         ) from None
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # PyTorch has no kind of its own for it
+    except (MemoryError, RuntimeError) as error:
+        asked = _bytes_asked_for(error)
+        if asked is None:
             raise
-        half = max(batch_size // 2 // (2 * world_size), 1) * 2 * world_size
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + asked
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, multiple=2 * world_size)
         raise RunError(
-            f"This machine's memory is too small for --batch-size {batch_size}; try half of it, --batch-size {half}."
-            f"{_other_way_out(model)}"
+            f"This machine's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which asked for"
+            f" {peak / 2**30:.1f} GiB before it failed. An estimate from that: --batch-size {fits} would fit; the step"
+            f" was not over, so where it does not, take half of it.{_other_way_out(model)}"
         ) from None
+
+
+def _bytes_asked_for(error: MemoryError | RuntimeError) -> int | None:
+    """Return what a failed allocation on a CPU asked for, by its message; None for another error."""
+    # PyTorch has no kind of error of its own for it.
+    if found := re.search(r"DefaultCPUAllocator: .* allocate (\d+) bytes", str(error)):
+        return int(found[1])
+    if found := re.search(r"Unable to allocate ([\d.]+) ([KMGTPE]?)i?B", str(error)):  # NumPy's
+        return int(float(found[1]) * 1024 ** " KMGTPE".index(found[2] or " "))
+    return 0 if isinstance(error, MemoryError) else None
+
+
+def _weights_and_more(model: nn.Module) -> int:
+    """Return the bytes of weights, gradients and momenta, which don't grow with the batch."""
+    return 3 * sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def batch_that_fits(batch_size: int, peak_bytes: int, fixed_bytes: int, memory_bytes: int, multiple: int = 8) -> int:

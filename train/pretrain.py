@@ -93,11 +93,11 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
         run = held.enter_context(closing(TrainingRun(config, plan, folder, arithmetic, world)))
         _announce(console, run, source, arithmetic)
         with (
+            explain_out_of_memory(run.model, config.batch_size, world.size),
             closing(_open_loader(config, plan, arithmetic.device, workers, console)) as loader,
             closing(_open_log(config, run, world)) as log,
             TrainingConsole(console, run.step, run.last_step) as live,
             StopSignals() as signals,
-            explain_out_of_memory(run.model, config.batch_size, world.size),
             _told_where_it_fails(run, world),
         ):
             if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):

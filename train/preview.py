@@ -18,7 +18,8 @@ from simsiam.train.broken_image import ways_out
 
 _GAP = 6
 _HEADER = 18
-_SMALLEST_TILE = 96  # pixels; smaller views are enlarged by a whole factor, pixel by pixel
+_SMALLEST_TILE, _LARGEST_TILE = 96, 512
+"""Pixels. Smaller views are enlarged by a whole factor, pixel by pixel, and larger ones reduced."""
 _PICTURES = ("crop 1", "crop 2", "view 1", "view 2")
 
 
@@ -109,15 +110,16 @@ def _with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[int]], size: int) -
 
 
 def _write_sheet(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], size: int, out: Path) -> Path:
-    factor = -(-_SMALLEST_TILE // size)
-    pitch = size * factor + _GAP
+    side = min(size * -(-_SMALLEST_TILE // size), _LARGEST_TILE)
+    resampling = Image.Resampling.NEAREST if side >= size else Image.Resampling.BOX
+    pitch = side + _GAP
     sheet = Image.new("RGB", (len(titles) * pitch + _GAP, len(rows) * pitch + _GAP + _HEADER), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         draw.text((_GAP + column * pitch, 3), title, fill="black")
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
-            tile = Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
+            tile = Image.fromarray(picture).resize((side, side), resampling)
             sheet.paste(tile, (_GAP + column * pitch, _HEADER + _GAP + row * pitch))
     with open_atomically(out) as file:
         sheet.save(file, format="png")

@@ -1,3 +1,8 @@
+import os
+import re
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -52,10 +57,14 @@ def test_error_names_recompute_where_it_is_not_used_yet(monkeypatch: pytest.Monk
     assert ("Or keep the batch and give --recompute" in str(told.value)) == (not recomputed)
 
 
-def test_a_cpus_memory_is_told_likewise() -> None:
-    said = "too small for --batch-size 24; try half of it, --batch-size 12"
-    with pytest.raises(RunError, match=said), explain_out_of_memory(nn.Linear(1, 1), 24, 2):
-        torch.empty(2**60, dtype=torch.uint8)
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**40, dtype=torch.uint8), lambda: np.empty(2**40, np.uint8)])
+def test_a_cpus_memory_is_told_likewise(allocate: Callable[[], object]) -> None:
+    gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    said = rf"This machine's {gib:.0f} GiB are too small for --batch-size 2400, .* An estimate .* --batch-size (\d+) w"
+    with pytest.raises(RunError, match=said) as told, explain_out_of_memory(nn.Linear(1, 1), 2400, 2):
+        allocate()
+    (fits,) = re.findall(said, str(told.value))
+    assert int(fits) % 4 == 0 and int(fits) == pytest.approx(2400 * 0.9 * gib / 1024, rel=0.05)
 
 
 def test_other_errors_pass() -> None:

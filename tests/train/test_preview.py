@@ -169,3 +169,14 @@ def test_a_broken_image_is_an_error_with_its_ways_out_or_replaced(
     (boxes,) = whole.draws(0, np.array([first + 1])).crop
     for view, box in enumerate(boxes):
         assert np.array_equal(cell(sheet, 0, 1 + view), crop_image(whole.source.decode(first + 1), box, SIZE))
+
+
+def test_large_views_are_shown_smaller(tiny_images: Path, tmp_path: Path) -> None:
+    source = open_source(tiny_images / "train")
+    out = preview(source, tmp_path / "a.png", augmentation=AUGMENTATION, size=1024, count=1, backends=["torch"])
+    with Image.open(out) as image:
+        assert image.size == (GAP + 5 * (512 + GAP), HEADER + GAP + 512 + GAP)
+        tile = np.asarray(image)[HEADER + GAP :, 512 + 2 * GAP :][:512, :512].astype(float)
+    plan = CropPlan(source, AUGMENTATION, 1024, 1)
+    crop = next(open_loader("torch", plan, torch.device("cpu"), workers=0).epoch(0)).pixels[0, 0].numpy()
+    assert np.abs(tile - crop.reshape(512, 2, 512, 2, 3).mean(axis=(1, 3))).max() <= 1
