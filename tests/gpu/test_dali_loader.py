@@ -9,7 +9,7 @@ from PIL import Image
 
 if not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU", allow_module_level=True)
-pytest.importorskip("nvidia.dali")
+pytest.importorskip("nvidia.dali", reason="DALI isn't installed")
 
 from simsiam.pipeline.dali_loader import DaliLoader
 from simsiam.pipeline.decode import ImageError

@@ -13,7 +13,7 @@ from simsiam.kernels.openmp_team import pointer, run_on_team, team_size, thread_
 @cfunc(types.void(types.CPointer(types.int64)))
 def count_up(words):
     given = numba.carray(words, 2)  # pyright: ignore[reportPrivateImportUsage]
-    seen = numba.carray(pointer(given[0]), given[1], np.int64)  # pyright: ignore
+    seen = numba.carray(pointer(given[0]), given[1], np.int64)  # pyright: ignore[reportPrivateImportUsage, reportCallIssue]
     seen[thread_number()] += team_size()
 
 

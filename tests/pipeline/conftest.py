@@ -43,29 +43,46 @@ def pack() -> Pack:
 
 
 @pytest.fixture
+def build() -> Callable[[Path, list[tuple[int, str, list]], list[bytes]], Path]:
+    return build_beton
+
+
+@pytest.fixture
 def beton(pictures: ImageFolder, tmp_path: Path) -> Beton:
     """The JPEGs of `pictures`, byte by byte."""
     return pack_beton(tmp_path / "pictures.beton", [pictures.read(index) for index in range(len(pictures))])
 
 
 def pack_beton(path: Path, images: Sequence["bytes | np.ndarray"]) -> Beton:
-    """Write JPEGs (bytes) and pixels (arrays) by the published layout alone; image i has the label i % 2."""
-    row = metadata_dtype([IMAGE_FIELD, INT_FIELD])
-    descriptors, metadata = np.zeros(2, FIELD_DESCRIPTOR), np.zeros(len(images), row)
-    descriptors["type_id"] = IMAGE_FIELD, INT_FIELD
-    table, payload = np.zeros(len(images), ALLOCATION), b""
-    for number, image in enumerate(images):
+    """Write JPEGs (bytes) and pixels (arrays); image i has the label i % 2."""
+    rows, records = [], []
+    for image in images:
         raw = isinstance(image, np.ndarray)
         width, height = image.shape[1::-1] if raw else Image.open(io.BytesIO(image)).size
-        record, place = image.tobytes() if raw else image, SMALLEST_PAGE_SIZE + len(payload)
-        metadata[number] = ((RAW if raw else JPG, width, height, place), number % 2)
-        table[number] = number, place, len(record)
-        payload += record
-    header = np.zeros((), HEADER)
-    header[()] = VERSION, 2, SMALLEST_PAGE_SIZE, len(images), SMALLEST_PAGE_SIZE + len(payload)
-    start = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
-    path.write_bytes(start.ljust(SMALLEST_PAGE_SIZE, b"\0") + payload + table.tobytes())
-    return Beton(path)
+        rows.append((RAW if raw else JPG, width, height))
+        records.append(image.tobytes() if raw else image)
+    labels = [number % 2 for number in range(len(images))]
+    return Beton(build_beton(path, [(IMAGE_FIELD, "image", rows), (INT_FIELD, "label", labels)], records))
+
+
+def build_beton(path: Path, fields: list[tuple[int, str, list]], records: list[bytes]) -> Path:
+    """Write a file of any fields by the published layout alone. The pointer of image i is the place of record i."""
+    row = metadata_dtype([kind if kind < 7 else 0 for kind, _, _ in fields])
+    metadata, table = np.zeros(len(records), row), np.zeros(len(records), ALLOCATION)
+    pointers = SMALLEST_PAGE_SIZE + np.cumsum([0, *map(len, records[:-1])])
+    for i, record in enumerate(records):
+        table[i] = (i, pointers[i], len(record))
+        for column, (kind, _, values) in enumerate(fields):
+            metadata[f"f{column}"][i] = (*values[i], pointers[i]) if kind == IMAGE_FIELD else values[i]
+    descriptors = np.zeros(len(fields), FIELD_DESCRIPTOR)
+    for descriptor, (kind, name, _) in zip(descriptors, fields, strict=True):
+        descriptor["type_id"] = kind
+        descriptor["name"][: len(name)] = list(name.encode())
+    data = b"".join(records)
+    header = np.array((VERSION, len(fields), SMALLEST_PAGE_SIZE, len(records), SMALLEST_PAGE_SIZE + len(data)), HEADER)
+    head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
+    path.write_bytes(head.ljust(SMALLEST_PAGE_SIZE, b"\0") + data + table[::-1].tobytes())
+    return path
 
 
 def noise(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:

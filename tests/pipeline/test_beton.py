@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from simsiam.pipeline.beton import Beton, RawRecordError
-from simsiam.pipeline.beton_format import ALLOCATION, FIELD_DESCRIPTOR, HEADER, metadata_dtype, read_index
+from simsiam.pipeline.beton_format import read_index
 from simsiam.pipeline.beton_manifest import Manifest, page_checksums, write_manifest
 from simsiam.pipeline.beton_writer import BetonWriter
 from simsiam.pipeline.decode import ImageError, decode_image
@@ -70,26 +70,6 @@ def add_manifest(path: Path, **changes: Any) -> Manifest:
     return manifest
 
 
-def build(path: Path, fields: list[tuple[int, str, list]], records: list[bytes]) -> Path:
-    """Write a file of any fields by the published layout alone. The pointer of image i is the place of record i."""
-    row = metadata_dtype([kind if kind < 7 else 0 for kind, _, _ in fields])
-    metadata, table = np.zeros(len(records), row), np.zeros(len(records), ALLOCATION)
-    pointers = PAGE + np.cumsum([0, *map(len, records[:-1])])
-    for i, record in enumerate(records):
-        table[i] = (i, pointers[i], len(record))
-        for column, (kind, _, values) in enumerate(fields):
-            metadata[f"f{column}"][i] = (*values[i], pointers[i]) if kind == 2 else values[i]
-    descriptors = np.zeros(len(fields), FIELD_DESCRIPTOR)
-    for descriptor, (kind, name, _) in zip(descriptors, fields, strict=True):
-        descriptor["type_id"] = kind
-        descriptor["name"][: len(name)] = list(name.encode())
-    data = b"".join(records)
-    header = np.array((2, len(fields), PAGE, len(records), PAGE + len(data)), HEADER)
-    head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
-    path.write_bytes(head.ljust(PAGE, b"\0") + data + table[::-1].tobytes())
-    return path
-
-
 def test_gives_sizes_labels_bytes_and_pixels_in_order(path):
     beton = Beton(path)
     assert len(beton) == 5
@@ -142,12 +122,12 @@ def test_a_pickled_one_refuses_another_file_of_the_same_name(path):
         pickle.loads(pickled)
 
 
-def test_refuses_a_missing_file(tmp_path):
+def test_refuses_a_missing_file(tmp_path, build):
     with pytest.raises(ValueError, match="Can't open"):
         Beton(tmp_path / "none.beton")
 
 
-def test_finds_the_fields_by_type_and_reads_raw_and_jpg_records(tmp_path):
+def test_finds_the_fields_by_type_and_reads_raw_and_jpg_records(tmp_path, build):
     raw = IMAGES[1].tobytes()
     path = build(
         tmp_path / "f.beton",
@@ -170,14 +150,14 @@ def test_finds_the_fields_by_type_and_reads_raw_and_jpg_records(tmp_path):
         beton.read(1)
 
 
-def test_without_an_integer_field_images_are_unlabelled(tmp_path):
+def test_without_an_integer_field_images_are_unlabelled(tmp_path, build):
     beton = Beton(build(tmp_path / "f.beton", [(2, "x", [(0, 40, 20)])], JPEGS[:1]))
     assert beton.labels.tolist() == [-1]
     assert list(beton.classes) == []
 
 
 @pytest.mark.parametrize("label", [-2, 1 << 40])
-def test_refuses_labels_that_are_no_classes(tmp_path, label):
+def test_refuses_labels_that_are_no_classes(tmp_path, build, label):
     path = build(tmp_path / "f.beton", [(2, "image", [(0, 40, 20)]), (1, "label", [label])], JPEGS[:1])
     with pytest.raises(ValueError, match=f"labels of .* run from {label} to {label}"):
         Beton(path)
@@ -202,7 +182,7 @@ def test_checksums_need_a_manifest(path):
         Beton(path).damaged_pages()
 
 
-def test_a_jpeg_of_another_size_than_promised_is_an_error(tmp_path):
+def test_a_jpeg_of_another_size_than_promised_is_an_error(tmp_path, build):
     path = build(tmp_path / "f.beton", [(2, "image", [(0, 40, 21)])], JPEGS[:1])
     with pytest.raises(ImageError, match="20×40 pixels where the file promises 21×40"):
         Beton(path).decode(0)

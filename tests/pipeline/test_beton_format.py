@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simsiam.pipeline.beton import Beton
-from simsiam.pipeline.beton_format import ALLOCATION, FIELD_DESCRIPTOR, HEADER, metadata_dtype
+from simsiam.pipeline.beton_format import ALLOCATION, HEADER
 from simsiam.pipeline.beton_writer import BetonWriter
 
 PAGE = 2 << 20
@@ -21,26 +21,6 @@ def path(tmp_path: Path) -> Path:
         for label, record in enumerate(JPEGS):
             writer.append(record, 20, 40, label)
         writer.finish()
-    return path
-
-
-def build(path: Path, fields: list[tuple[int, str, list]], records: list[bytes]) -> Path:
-    """Write a file of any fields by the published layout alone. The pointer of image i is the place of record i."""
-    row = metadata_dtype([kind if kind < 7 else 0 for kind, _, _ in fields])
-    metadata, table = np.zeros(len(records), row), np.zeros(len(records), ALLOCATION)
-    pointers = PAGE + np.cumsum([0, *map(len, records[:-1])])
-    for i, record in enumerate(records):
-        table[i] = (i, pointers[i], len(record))
-        for column, (kind, _, values) in enumerate(fields):
-            metadata[f"f{column}"][i] = (*values[i], pointers[i]) if kind == 2 else values[i]
-    descriptors = np.zeros(len(fields), FIELD_DESCRIPTOR)
-    for descriptor, (kind, name, _) in zip(descriptors, fields, strict=True):
-        descriptor["type_id"] = kind
-        descriptor["name"][: len(name)] = list(name.encode())
-    data = b"".join(records)
-    header = np.array((2, len(fields), PAGE, len(records), PAGE + len(data)), HEADER)
-    head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
-    path.write_bytes(head.ljust(PAGE, b"\0") + data + table[::-1].tobytes())
     return path
 
 
@@ -70,7 +50,7 @@ def test_refuses_a_truncated_file_in_one_sentence(path, kept):
 @pytest.mark.parametrize(
     "content", [JPEGS[0], b"PK\3\4" * 999, bytes(9999), b"\2\0\2\0" + bytes(9999), b"\2\0text" * 999]
 )
-def test_refuses_a_foreign_file(tmp_path, content):
+def test_refuses_a_foreign_file(tmp_path, build, content):
     path = tmp_path / "foreign"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"is no \.beton file of FFCV 1\.0"):
@@ -129,13 +109,13 @@ def test_refuses_a_wrong_allocation_table(path, values, reason):
 
 
 @pytest.mark.parametrize("image", [(2, 40, 20), (0, 0, 20), (0, 40, 0), (1, 40, 20)])
-def test_refuses_a_wrong_mode_or_size(tmp_path, image):
+def test_refuses_a_wrong_mode_or_size(tmp_path, build, image):
     path = build(tmp_path / "f.beton", [(2, "image", [(0, 40, 20), image])], JPEGS[:2])
     with pytest.raises(ValueError, match="mode, size and length of image 1 disagree"):
         Beton(path)
 
 
-def test_of_several_integer_fields_label_is_the_one(tmp_path):
+def test_of_several_integer_fields_label_is_the_one(tmp_path, build):
     image = (2, "image", [(0, 40, 20)])
     fields = [(1, "label", [4]), image, (1, "index", [9])]
     assert Beton(build(tmp_path / "f.beton", fields, JPEGS[:1])).labels.tolist() == [4]
@@ -143,7 +123,7 @@ def test_of_several_integer_fields_label_is_the_one(tmp_path):
         Beton(build(tmp_path / "f.beton", [(1, "a", [4]), *fields[1:]], JPEGS[:1]))
 
 
-def test_refuses_two_image_fields_no_image_field_and_custom_fields(tmp_path):
+def test_refuses_two_image_fields_no_image_field_and_custom_fields(tmp_path, build):
     image = [(0, 40, 20)]
     with pytest.raises(ValueError, match="2 image fields among a, b"):
         Beton(build(tmp_path / "f.beton", [(2, "a", image), (2, "b", image)], JPEGS[:1]))

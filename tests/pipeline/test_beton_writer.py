@@ -200,7 +200,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):
 
 
 def test_a_file_size_limit_is_an_error_that_leaves_nothing(tmp_path):
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="this system knows no limits of files")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, before[1]))
     try:

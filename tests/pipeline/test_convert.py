@@ -129,7 +129,7 @@ def test_quality_is_that_of_the_jpeg(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for quality in (40, 90):
         convert(Memory([encode(noise)]), tmp_path / f"{quality}", quality=quality, workers=1)
-    tables = [Image.open(io.BytesIO(Beton(tmp_path / f"{q}").read(0))).quantization for q in (40, 90)]  # pyright: ignore
+    tables = [Image.open(io.BytesIO(Beton(tmp_path / f"{q}").read(0))).quantization for q in (40, 90)]  # pyright: ignore[reportAttributeAccessIssue]
     # ITU-T T.81 table K.1 starts with 16; libjpeg scales it by 5000/q below quality 50 and by 200 - 2q percent above.
     assert [table[0][0] for table in tables] == [20, 3]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("nvidia.dali")
+pytest.importorskip("nvidia.dali", reason="DALI isn't installed")
 
 from simsiam.pipeline.beton import Beton, RawRecordError
 from simsiam.pipeline.beton_writer import BetonWriter

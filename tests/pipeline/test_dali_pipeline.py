@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("nvidia.dali")
+pytest.importorskip("nvidia.dali", reason="DALI isn't installed")
 
 from simsiam.pipeline import dali_pipeline
 from simsiam.pipeline.dali_pipeline import QUEUE, DaliPipeline, reads_like_pillow

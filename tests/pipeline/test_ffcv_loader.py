@@ -19,7 +19,7 @@ from simsiam.pipeline.image_folder import ImageFolder
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.torch_loader import TorchLoader
 
-pytest.importorskip("ffcv", exc_type=ImportError)
+pytest.importorskip("ffcv", reason="FFCV isn't installed", exc_type=ImportError)
 from simsiam.pipeline import ffcv_loader
 from simsiam.pipeline.ffcv_loader import FfcvLoader
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("ffcv", exc_type=ImportError)
+pytest.importorskip("ffcv", reason="FFCV isn't installed", exc_type=ImportError)
 from simsiam.pipeline import ffcv_routines
 from simsiam.pipeline.ffcv_routines import Decoder, crop_records
 

@@ -40,7 +40,8 @@ def tar(pictures: ImageFolder, out: Path) -> tuple[Path, Path]:
 
 
 def parquet(pictures: ImageFolder, out: Path) -> tuple[Path, Path]:
-    arrow, writer = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow isn't installed")
+    writer = pytest.importorskip("pyarrow.parquet", reason="pyarrow isn't installed")
     writer.write_table(arrow.table({"image": [{"bytes": pictures.read(0), "path": "0.jpg"}]}), out / "p.parquet")
     return out / "p.parquet", out / "p.parquet"
 
