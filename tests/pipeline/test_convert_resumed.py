@@ -1,6 +1,8 @@
 """Conversions that were killed, and went on."""
 
+import errno
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -167,6 +169,24 @@ def test_what_a_power_cut_may_leave_is_not_trusted(tmp_path, uninterrupted, dama
     assert [str(warning.message).rpartition(": ")[2].rstrip(".") for warning in told] == [reason] * bool(reason)
     assert same(out, uninterrupted)
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
+
+
+def test_where_the_journal_cannot_be_written_the_pages_before_are_gone_on_with(tmp_path, uninterrupted, monkeypatch):
+    out, write, lines = tmp_path / "o.beton", os.write, iter(range(99))
+
+    def fill_the_disk(file: int, line: bytes) -> int:
+        if next(lines) == 2:
+            write(file, line[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, line)
+
+    monkeypatch.setattr("simsiam.pipeline.beton_journal.os.write", fill_the_disk)
+    with pytest.raises(OSError, match="No space left") as caught:
+        convert(Noise(), out, workers=2)
+    assert caught.value.filename == f"{out}.part.journal"
+    monkeypatch.undo()
+    assert 60 < convert(Noise(), out, workers=2).taken_over < 100
+    assert same(out, uninterrupted)
 
 
 def test_an_image_that_can_be_read_again_is_not_left_out(tmp_path, monkeypatch, uninterrupted):
