@@ -128,10 +128,14 @@ class Beton:
         if self._index.modes[index] == RAW:
             # bytearray, so that the array is writable like any decoded image.
             return np.frombuffer(bytearray(self._record(index)), np.uint8).reshape(height, width, 3)
-        pixels = decode_image(self._record(index), self.name(index))
+        encoded, name = self._record(index), self.name(index)
+        try:
+            pixels = decode_image(encoded, name)
+        except ImageError as error:
+            raise self._broken(index, str(error).removeprefix(f"{name}: ")) from None
         if pixels.shape != (height, width, 3):
             found = f"{pixels.shape[0]}×{pixels.shape[1]}"
-            raise ImageError(f"{self.name(index)}: {found} pixels where the file promises {height}×{width}")
+            raise self._broken(index, f"{found} pixels where the file promises {height}×{width}")
         return pixels
 
     def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
@@ -173,9 +177,13 @@ class Beton:
         try:
             return read_exactly(self._file, int(self._index.lengths[index]), int(self._index.offsets[index]))
         except EOFError:
-            raise ImageError(f"{self.name(index)}: {self.path} has become shorter since it was opened") from None
+            raise self._broken(index, "the file has become shorter since it was opened") from None
         except OSError as error:  # a disk that fails at this place
-            raise ImageError(f"{self.name(index)}: {self.path} can't be read here: {error.strerror or error}") from None
+            raise self._broken(index, f"it can't be read: {error.strerror or error}") from None
+
+    def _broken(self, index: int, reason: str) -> ImageError:
+        place = f" (image {index} of {self.path})" if self._manifest else ""  # else the name says it
+        return ImageError(f"{self.name(index)}: {reason}{place}")
 
 
 def _class_names(labels: npt.NDArray[np.int64], manifest: Manifest | None, path: Path) -> list[str]:

@@ -69,7 +69,7 @@ class Journal:
             self.remove()
 
     def add(self, page: Page) -> None:
-        """Note a page that has been written. Raises OSError naming the file when that can't be done."""
+        """Note a page that has been written."""
         line = json.dumps(page, separators=(",", ":")).encode() + b"\n"
         self._append(line if self.noted else self._head + line)
         self._ends.append(self._ends[-1] + len(line))
@@ -91,13 +91,9 @@ class Journal:
         return self._file
 
     def _append(self, line: bytes) -> None:
-        try:
-            file = self._open()
-            while line:
-                line = line[os.write(file, line) :]
-        except OSError as error:
-            error.filename = str(self.path)  # a full disk knows none
-            raise
+        file = self._open()
+        while line:
+            line = line[os.write(file, line) :]
 
 
 def _difference(head: bytes, key: Mapping[str, str]) -> str:

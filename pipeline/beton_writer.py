@@ -3,7 +3,8 @@
 import fcntl
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,8 @@ class BetonWriter:
     process is writing it; OSError, saying how far it came, when the disk is full.
     """
 
+    part: Path
+    """The temporary file."""
     count: int
     """Images in the file."""
     position: int
@@ -102,10 +105,10 @@ class BetonWriter:
         self._page_crc32: list[int] = []
         self._noted = (0, 0)  # images, and images left out, up to the end of the last complete page
         self._sealed: Sealed | None = None
-        self._part = self.path.with_name(self.path.name + ".part")
-        journal = self._part.with_name(self._part.name + ".journal")
+        self.part = self.path.with_name(self.path.name + ".part")
+        journal = self.part.with_name(self.part.name + ".journal")
         self._journal: Journal | None = None
-        self._file: int | None = _open_locked(self._part)
+        self._file: int | None = _open_locked(self.part)
         try:
             if journal_key is None:
                 journal.unlink(missing_ok=True)
@@ -165,8 +168,9 @@ class BetonWriter:
         tail = bytes(self._page[: self._filled]) + table
         self._write(tail, self._page_start)
         self._write(head, 0)
-        os.fsync(file)
-        index = read_index(file, self._part)
+        with self._told_how_far():  # here at the latest: some disks count the bytes when they arrive
+            os.fsync(file)
+        index = read_index(file, self.part)
         assert np.array_equal(index.labels, self._metadata["f1"][: self.count])
         self._page_crc32[:0] = page_checksums(head.ljust(self._data_start, b"\0"), self.page_size)
         self._page_crc32 += page_checksums(tail, self.page_size)
@@ -176,7 +180,7 @@ class BetonWriter:
     def finish(self) -> Sealed:
         """Seal the file and give it its name."""
         sealed = self.seal()
-        self._part.replace(self.path)
+        self.part.replace(self.path)
         self._close()
         if self._journal:
             self._journal.remove()
@@ -186,7 +190,7 @@ class BetonWriter:
     def abort(self) -> None:
         """Remove the temporary file and its journal; does nothing after `finish`."""
         if self._file is not None:
-            self._part.unlink(missing_ok=True)
+            self.part.unlink(missing_ok=True)
             if self._journal:
                 self._journal.remove()
             self._close()
@@ -199,7 +203,7 @@ class BetonWriter:
         self._journal.close()
         self._close()
         if error is not None:
-            error.add_note(f"what is done is kept in {self._part}, and the same command goes on with it")
+            error.add_note(f"what is done is kept in {self.part}, and the same command goes on with it")
 
     def _go_on(self, journal: Journal, left_out_still: Callable[[int], str | None]) -> None:
         """Take over the pages that a journal has noted, that are whole, and that leave out what must be left out."""
@@ -261,7 +265,8 @@ class BetonWriter:
         os.posix_fadvise(self._open_file(), self._page_start, self.page_size, os.POSIX_FADV_DONTNEED)
         crc32 = zlib.crc32(self._page)
         if self._journal:
-            self._journal.add(self._journal_entry(crc32))
+            with self._told_how_far():
+                self._journal.add(self._journal_entry(crc32))
         self._begin_page(crc32)
 
     def _journal_entry(self, crc32: int) -> Page:
@@ -273,15 +278,21 @@ class BetonWriter:
 
     def _write(self, data: bytes | bytearray, offset: int) -> None:
         file, view = self._open_file(), memoryview(data)
-        try:
+        with self._told_how_far():
             while view:
                 written = os.pwrite(file, view, offset)
                 view, offset = view[written:], offset + written
+
+    @contextmanager
+    def _told_how_far(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             # Any errno can come from a disk: full, over quota, too large a file, broken.
+            done = self._page_start + self._filled
             raise OSError(
                 error.errno,
-                f"Can't write {self.path}: {error.strerror} after {offset} bytes and {self.count} images;"
+                f"Can't write {self.path}: {error.strerror} after {done} bytes and {self.count} images;"
                 " free some space or choose another disk",
             ) from None
 

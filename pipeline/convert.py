@@ -162,12 +162,14 @@ def _write(writer: BetonWriter, result: _Sent | str, label: int) -> bool:
 def _publish(writer: BetonWriter, manifest: Manifest) -> None:
     # The manifest first: after a crash between the two renames it stands alone, or beside an older file whose size
     # and checksum it contradicts. The other way round a file would silently open without its class names.
+    place = manifest_path(writer.path)
+    before = place.read_bytes() if place.exists() else None
     write_manifest(manifest, writer.path)
     try:
         writer.finish()
     except BaseException:
-        if not writer.path.exists():
-            manifest_path(writer.path).unlink()
+        if writer.part.exists():  # so that what stood there before does still
+            place.unlink() if before is None else place.write_bytes(before)
         raise
 
 

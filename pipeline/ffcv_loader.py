@@ -158,7 +158,7 @@ class FfcvLoader:
         try:
             image = self._source.decode(sample)
         except ImageError as error:
-            return ImageError(f"{error} (image {sample} of {self._source.path})")
+            return error
         crops = [crop_image(image, box, self._plan.crop_size) for box in step.draws.crop[row]]
         step.pixels[row] = torch.from_numpy(np.stack(crops))
         return None

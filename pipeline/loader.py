@@ -59,7 +59,10 @@ class CropLoader(Protocol):
         ...
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
-        """Yield the steps of one epoch from `first_step` on."""
+        """Yield the steps of one epoch from `first_step` on.
+
+        Who goes on with it after another one was begun gets its own steps all the same, or UsageError.
+        """
         ...
 
     def close(self) -> None:

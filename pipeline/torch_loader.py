@@ -27,7 +27,7 @@ class TorchLoader:
 
     `plan.on_broken` says what becomes of a broken image: an `ImageError` naming it, or the next good one instead,
     counted in `replaced`. A worker that dies (killed, out of memory, a crash in the decoder) raises RunError naming
-    the image it was reading.
+    the image it was reading. Of the epochs one at a time can be read: an earlier one that is gone on with is an error.
     """
 
     replaced: int = 0
@@ -62,7 +62,8 @@ class TorchLoader:
         """Yield the steps of one epoch from `first_step` on."""
         if self._loader is None:
             raise UsageError("This loader is closed; open a new one.")
-        self._steps.ahead = [(epoch, step) for step in range(first_step, len(self))]
+        steps = [(epoch, step) for step in range(first_step, len(self))]
+        self._steps.ahead = steps
         # PyTorch's SIGCHLD handler would raise a nameless error anywhere in the program; without it the
         # death of a worker is noticed in next(), a few seconds later, where we can say which image it was.
         handler = signal.getsignal(signal.SIGCHLD)
@@ -70,6 +71,9 @@ class TorchLoader:
         with contextlib.suppress(ValueError):  # not in the main thread, where no handler was set either
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         while True:
+            # With workers, PyTorch has but one iterator, and starts it anew.
+            if self._steps.ahead is not steps:
+                raise UsageError(f"Epoch {epoch} was left for another one; begin it again where it is to go on.")
             try:
                 batch = next(batches)
             except StopIteration:

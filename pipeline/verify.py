@@ -27,7 +27,7 @@ class Verification:
 
     path: Path
     images: int
-    """Images decoded, or tried to."""
+    """Images of the set: those decoded, or tried to, and those found unfit before."""
     classes: int
     broken: list[tuple[str, str]]
     """Name and reason of every broken image, and of a file that can't be opened at all."""
@@ -87,7 +87,9 @@ def verify(
             with show("Comparing", "pages") as progress:
                 damaged = images.damaged_pages(progress)
     seconds = time.perf_counter() - started
-    return Verification(path, len(images), len(images.classes), broken, damaged, checksums, seconds)
+    return Verification(
+        path, len(images) + len(images.broken), len(images.classes), broken, damaged, checksums, seconds
+    )
 
 
 def _broken(images: Records, workers: int, progress: Progress | None) -> list[tuple[str, str]]:

@@ -120,7 +120,7 @@ def _receive(worker: _Worker, name: Callable[[int], str]) -> list[Any]:
     results, failure = pickle.loads(message, buffers=buffers)
     if failure is not None:
         task, details = failure
-        raise RunError(f"Working on {name(task)} failed:\n{details}")
+        raise RuntimeError(f"Working on {name(task)} failed:\n{details}")  # a defect
     return results
 
 

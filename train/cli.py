@@ -11,13 +11,15 @@ from rich.console import Console
 
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.train.commands.table import COMMANDS, run_command
-from simsiam.train.exit_codes import DONE, FAILED, INTERRUPTED, USAGE
-from simsiam.train.interruption import Interrupted
+from simsiam.train.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
+from simsiam.train.interruption import Interrupted, Terminated, terminate
+from simsiam.train.one_line import on_one_line
 from simsiam.train.suggestion import nearest
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -45,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         return run_command(name, words[len(name.split()) :])
     except SystemExit as stop:  # tyro's: help printed
         return stop.code if isinstance(stop.code, int) else USAGE
+    except Terminated as stop:
+        return _fail(_with_notes("terminated", stop), TERMINATED)
     except KeyboardInterrupt as stop:
         return _fail(_with_notes(str(stop) or "interrupted", stop), INTERRUPTED)
     except Interrupted as stop:
@@ -84,14 +88,14 @@ def _with_notes(message: str, error: BaseException) -> str:
 def _fail(message: str, code: int) -> int:
     # Of the processes that torchrun started on a machine, all have made the same mistake: one tells of it.
     if code != USAGE or os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"simsiam: {message}", file=sys.stderr)
+        print(f"simsiam: {on_one_line(message)}", file=sys.stderr)
     return code
 
 
 def _show_warning(message, category, *_: object) -> None:
     # Our own warnings are for the user; a library's keep their name, so that it is clear who speaks.
     prefix = "" if category is UserWarning else f"{category.__name__}: "
-    print(f"simsiam: warning: {prefix}{message}", file=sys.stderr)
+    print(f"simsiam: warning: {prefix}{on_one_line(str(message))}", file=sys.stderr)
 
 
 def _unknown_command(word: str) -> str:

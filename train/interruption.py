@@ -16,6 +16,15 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which is to end a command as SIGINT does: what is cleaned up or told then is now, too."""
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """Raise Terminated: to be the handler of SIGTERM."""
+    raise Terminated
+
+
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
     """Let SIGTERM raise Interrupted, as SIGINT raises KeyboardInterrupt, where there is no step to finish."""

@@ -99,8 +99,9 @@ def _with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[int]], size: int) -
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw = ImageDraw.Draw(image)
     for (top, left, height, width), color in zip(boxes, ("red", "cyan"), strict=True):
+        x, y = left * scale, top * scale
         draw.rectangle(
-            [left * scale, top * scale, (left + width) * scale - 1, (top + height) * scale - 1],
+            [x, y, max((left + width) * scale - 1, x), max((top + height) * scale - 1, y)],
             outline=color,
             width=max(1, size // 112),
         )

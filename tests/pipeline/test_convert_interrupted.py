@@ -80,16 +80,35 @@ def test_a_killed_worker_is_an_error_that_names_the_image(tmp_path):
     assert multiprocessing.active_children() == []
 
 
-def test_a_crash_between_the_two_renames_never_opens_silently(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_where_the_last_rename_fails_what_stood_there_does_still(tmp_path, monkeypatch, error):
     convert(source(3), tmp_path / "o", workers=1)
-    monkeypatch.setattr(BetonWriter, "finish", lambda self: (_ for _ in ()).throw(RuntimeError("crash")))
-    with pytest.raises(RuntimeError, match="crash"):
+    before = {name: (tmp_path / name).read_bytes() for name in ("o", "o.json")}
+    monkeypatch.setattr(BetonWriter, "finish", lambda self: (_ for _ in ()).throw(error("crash")))
+    with pytest.raises(error, match="crash"):
         convert(source(2), tmp_path / "o", workers=1, overwrite=True)
-    with pytest.raises(ValueError, match=r"manifest .* belongs to another file"):
-        Beton(tmp_path / "o")
-    with pytest.raises(RuntimeError, match="crash"):
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+    with pytest.raises(error, match="crash"):
         convert(source(2), tmp_path / "new", workers=1)
     assert names(tmp_path) == ["o", "o.json"]
+
+
+def test_a_crash_between_the_two_renames_never_opens_silently(tmp_path, monkeypatch):
+    convert(source(3), tmp_path / "o", workers=1)
+    monkeypatch.setattr(
+        BetonWriter, "finish", lambda self: self.part.unlink()
+    )  # where the power went, nothing cleans up
+    convert(source(2), tmp_path / "o", workers=1, overwrite=True)
+    with pytest.raises(ValueError, match=r"manifest .* belongs to another file"):
+        Beton(tmp_path / "o")
+
+
+def test_an_error_behind_the_last_rename_leaves_the_new_file_with_its_manifest(tmp_path, monkeypatch):
+    convert(source(3), tmp_path / "o", workers=1)
+    monkeypatch.setattr("simsiam.pipeline.beton_writer.sync_folder", lambda _: (_ for _ in ()).throw(OSError("late")))
+    with pytest.raises(OSError, match="late"):
+        convert(source(2), tmp_path / "o", workers=1, overwrite=True)
+    assert len(Beton(tmp_path / "o")) == 2
 
 
 @contextlib.contextmanager

@@ -181,9 +181,8 @@ def test_where_the_journal_cannot_be_written_the_pages_before_are_gone_on_with(t
         return write(file, line)
 
     monkeypatch.setattr("simsiam.pipeline.beton_journal.os.write", fill_the_disk)
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(OSError, match=f"Can't write {out}: No space left .* free some space"):
         convert(Noise(), out, workers=2)
-    assert caught.value.filename == f"{out}.part.journal"
     monkeypatch.undo()
     assert 60 < convert(Noise(), out, workers=2).taken_over < 100
     assert same(out, uninterrupted)

@@ -277,7 +277,7 @@ def test_where_the_disk_fails_under_a_beton_its_image_is_broken(
     if backend == "ffcv":  # its own reading is compiled, and can't be made to fail but by a file that ends
         monkeypatch.setattr("simsiam.pipeline.ffcv_loader.crop_records", lambda _file, _records, rows, *_: rows < 0)
     if on_broken == "error":
-        with pytest.raises(ImageError, match=rf"{source.path} can't be read here: Input/output error"):
+        with pytest.raises(ImageError, match=rf"it can't be read: Input/output error \(image 3 of {source.path}\)"):
             list(open_backend(source, batch_size=11).epoch(0))
     else:
         loader = open_backend(source, batch_size=11, on_broken="replace")

@@ -116,6 +116,24 @@ def test_the_middle_of_an_epoch_is_what_it_would_have_been(backend, plan: CropPl
     loader.close()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
+def test_of_two_epochs_side_by_side_neither_gets_the_others_steps(backend, workers, plan: CropPlan) -> None:
+    loader = open_loader(backend, plan, CPU, workers=workers)
+    first, second = loader.epoch(0), loader.epoch(1)
+    seen = {0: [next(first)], 1: [next(second)]}
+    try:
+        seen[0] += first
+    except UsageError as error:
+        assert str(error).startswith("Epoch 0 was left for another one")
+    seen[1] += second
+    assert len(seen[1]) == 3
+    for epoch, steps in seen.items():
+        for step, crops in enumerate(steps):
+            assert crops.index.tolist() == plan.indices(epoch, step).tolist()
+    loader.close()
+
+
 def test_an_unknown_backend_is_refused_with_the_choices(plan: CropPlan) -> None:
     with pytest.raises(ValueError, match="no loader backend 'dalli'; choose one of auto, torch"):
         open_loader("dalli", plan, CPU, workers=0)  # pyright: ignore[reportArgumentType]

@@ -123,7 +123,7 @@ def test_where_the_disk_fails_the_other_images_are_looked_at(beton, monkeypatch)
     monkeypatch.setattr("simsiam.pipeline.beton.read_exactly", fail)
     report = verify(beton, workers=2)
     assert [(Path(name).name, reason) for name, reason in report.broken] == [
-        ("1.jpg", f"{beton} can't be read here: Input/output error")
+        ("1.jpg", f"it can't be read: Input/output error (image 1 of {beton})")
     ]
 
 

@@ -301,3 +301,36 @@ def test_of_the_processes_on_a_machine_one_tells_of_a_mistake_and_each_of_a_fail
     monkeypatch.setattr("simsiam.train.cli.run_command", lambda *_: (_ for _ in ()).throw(RunError("it failed")))
     assert run(["verify", "x"]) == 1
     assert line(capsys) == "simsiam: it failed\n"
+
+
+def test_a_name_in_an_error_or_a_warning_stays_on_its_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def fail(*_: object) -> int:
+        warnings.warn("odd: \x1b[31m\n", stacklevel=1)
+        raise RunError("bad: \x1b[31m\nsimsiam: done")
+
+    monkeypatch.setattr("simsiam.train.cli.run_command", fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(["verify", "x"]) == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert (warning, error) == ("simsiam: warning: odd: \\x1b[31m\\n", "simsiam: bad: \\x1b[31m\\nsimsiam: done")
+
+
+TERMINATED = """
+import os, signal, sys
+from simsiam.train import cli
+def run_command(name, arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt as stop:
+        stop.add_note("half of it is kept")
+        raise
+cli.run_command = run_command
+sys.argv = ["simsiam", "convert"]
+cli.main()
+"""
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
+    ended = subprocess.run([sys.executable, "-c", TERMINATED], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (143, "simsiam: terminated; half of it is kept\n")

@@ -180,3 +180,13 @@ def test_large_views_are_shown_smaller(tiny_images: Path, tmp_path: Path) -> Non
     plan = CropPlan(source, AUGMENTATION, 1024, 1)
     crop = next(open_loader("torch", plan, torch.device("cpu"), workers=0).epoch(0)).pixels[0, 0].numpy()
     assert np.abs(tile - crop.reshape(512, 2, 512, 2, 3).mean(axis=(1, 3))).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1)])
+def test_thin_images_are_shown(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", size, "green").save(tmp_path / "images" / "a.png")
+    source = open_source(tmp_path / "images")
+    out = preview(source, tmp_path / "a.png", augmentation=AUGMENTATION, size=32, count=1, backends=["torch"])
+    with Image.open(out) as image:
+        assert (cell(np.asarray(image), 0, 1) == (0, 128, 0)).all()

@@ -10,6 +10,8 @@ from rich.console import Console
 from simsiam.train.arguments import call
 from simsiam.train.commands.output_file import check_output
 from simsiam.train.console import show_progress
+from simsiam.train.counted import counted
+from simsiam.train.one_line import on_one_line
 
 if TYPE_CHECKING:
     from simsiam.pipeline.convert import Conversion
@@ -67,7 +69,7 @@ def convert(
             progress=progress,
         )
     for line in _summary(conversion, len(images), check):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(on_one_line(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]:
@@ -76,7 +78,7 @@ def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]
     out, skipped = conversion.path, conversion.skipped
     done_now = images - conversion.taken_over
     yield (
-        f"{conversion.count:,} images, {conversion.bytes_written / 2**20:,.1f} MiB, {conversion.seconds:.1f} s"
+        f"{counted(conversion.count, 'image')}, {conversion.bytes_written / 2**20:,.1f} MiB, {conversion.seconds:.1f} s"
         f" ({done_now / conversion.seconds:,.0f} images/s) → {out}"
     )
     now = ""
@@ -91,7 +93,7 @@ def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]
     for name, reason in skipped[:_MOST_LINES]:
         yield f"left out: {name}: {reason}"
     if skipped:
-        yield f"{len(skipped):,} {'image was' if len(skipped) == 1 else 'images were'} left out" + (
+        yield f"{counted(len(skipped), 'image was', 'images were')} left out" + (
             f"; {manifest_path(out)} lists them all" if len(skipped) > _MOST_LINES else ""
         )
 

@@ -12,7 +12,9 @@ from rich.console import Console
 from simsiam.train.arguments import call
 from simsiam.train.commands.output_file import check_output
 from simsiam.train.console import show_progress
+from simsiam.train.counted import counted
 from simsiam.train.exit_codes import DONE, FAILED
+from simsiam.train.one_line import on_one_line
 
 if TYPE_CHECKING:  # --help must not pay for what decodes
     from simsiam.pipeline.verify import Verification
@@ -48,24 +50,19 @@ def verify(
     lines = [f"broken: {name}: {reason}" for name, reason in found.broken]
     lines += [f"damaged: {damage}" for damage in found.damaged]
     for line in [*lines, _summary(found)]:
-        console.print(_on_one_line(line), highlight=False, markup=False, soft_wrap=True)
+        console.print(on_one_line(line), highlight=False, markup=False, soft_wrap=True)
     if json:
         write_text_atomically(json, json_format.dumps(_document(found), indent=1) + "\n")
     return DONE if found.whole else FAILED
-
-
-def _on_one_line(text: str) -> str:
-    """Escape what can't be printed: a file may be called by a newline, or by what drives a terminal."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _summary(found: "Verification") -> str:
     return "; ".join(
         part
         for part in (
-            f"{found.images:,} images in {found.classes:,} class{'es' * (found.classes != 1)}, {found.seconds:.1f} s"
+            f"{counted(found.images, 'image')} in {counted(found.classes, 'class', 'classes')}, {found.seconds:.1f} s"
             f" ({found.images_per_second:,.0f} images/s): {len(found.broken):,} broken",
-            f"{len(found.damaged):,} damaged pages" if found.damaged else "",
+            counted(len(found.damaged), "damaged page") if found.damaged else "",
             _CHECKSUMS[found.checksums],
         )
         if part

@@ -98,3 +98,15 @@ def test_the_manifest_is_the_same_wherever_the_set_lies(tmp_path: Path) -> None:
         manifests.append((tmp_path / f"{place}.beton.json").read_text())
     assert manifests[0] == manifests[1]
     assert '"class/one.jpg"' in manifests[0]
+
+
+def test_a_name_cannot_drive_the_terminal(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "images" / "class"
+    folder.mkdir(parents=True)
+    (folder / "good.jpg").write_bytes(jpeg(1))
+    (folder / "\x1b[31mbad\nleft out: evil.jpg").write_text("text")
+    assert run(["convert", str(folder.parent), str(tmp_path / "out.beton")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 image, ")
+    assert lines[2].startswith(f"left out: {folder}/\\x1b[31mbad\\nleft out: evil.jpg: ")
+    assert lines[3:] == ["1 image was left out"]

@@ -72,7 +72,7 @@ def test_a_damaged_page_is_listed_and_exit_code_1(beton, tmp_path, capsys):
     assert run([str(beton), "--json", str(tmp_path / "found.json")], "simsiam verify") == 1
     damage, summary = capsys.readouterr().out.splitlines()
     assert damage.startswith(f"damaged: {beton}: bytes ")
-    assert "0 broken; 1 damaged pages; every byte was compared with the manifest's checksums" in summary
+    assert "0 broken; 1 damaged page; every byte was compared with the manifest's checksums" in summary
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["whole"], found["checksums"]) == (False, True)
     assert found["damaged"] == [damage.removeprefix("damaged: ")]
