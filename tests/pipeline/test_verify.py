@@ -112,6 +112,13 @@ def test_an_unreadable_file_is_broken(folder):
     assert verify(folder, workers=1).broken == [(str(folder / "2.jpg"), "Permission denied")]
 
 
+def test_what_cannot_be_opened_counts_as_an_image_like_any_broken_one(folder):
+    before = verify(folder, workers=1)
+    (folder / "gone.jpg").symlink_to("nowhere")
+    found = verify(folder, workers=1)
+    assert (found.images, len(found.broken)) == (before.images + 1, len(before.broken) + 1)
+
+
 def test_where_the_disk_fails_the_other_images_are_looked_at(beton, monkeypatch):
     place = Beton(beton).records.offsets[1]
 
