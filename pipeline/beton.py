@@ -182,8 +182,7 @@ class Beton:
             raise self._broken(index, f"it can't be read: {error.strerror or error}") from None
 
     def _broken(self, index: int, reason: str) -> ImageError:
-        place = f" (image {index} of {self.path})" if self._manifest else ""  # else the name says it
-        return ImageError(f"{self.name(index)}: {reason}{place}")
+        return ImageError(f"{self.name(index)}: {reason} (image {index} of {self.path})")
 
 
 def _class_names(labels: npt.NDArray[np.int64], manifest: Manifest | None, path: Path) -> list[str]:

@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from simsiam.pipeline.errors import RunError
-from simsiam.pipeline.tiff_jpeg import jpegs_in_tiff
+from simsiam.pipeline.tiff_jpeg import ObsoleteJpegInTiff, jpegs_in_tiff
 
 _JFIF_VERSION = re.compile(rb"JFIF\0[^\1]")
 """A version that libjpeg-turbo doesn't know. It warns of it, and of nothing else then, but no pixel depends on it."""
@@ -119,7 +119,7 @@ def _complaint_about_tiff(image: TiffImageFile, encoded: bytes) -> str:
             pixels, complaint = _decode_jpeg(jpeg)
             if pixels is None and complaint:
                 return complaint
-    except ValueError as error:
+    except ObsoleteJpegInTiff as error:
         return str(error)
     return ""
 

@@ -12,14 +12,18 @@ _STRIPS, _TILES = (273, 279), (324, 325)
 _TABLES = 347
 
 
+class ObsoleteJpegInTiff(ValueError):
+    """JPEG in the style of TIFF 6.0 itself, which the note declares obsolete."""
+
+
 def jpegs_in_tiff(image: TiffImageFile, encoded: bytes) -> Iterator[bytes]:
     """Yield the JPEG of each strip or tile, with the tables that all of them share; nothing for another compression.
 
-    Raises ValueError for JPEGs of the style of TIFF 6.0 itself, which the note declares obsolete.
+    Raises ObsoleteJpegInTiff where the JPEGs are of another style, and can't be looked at.
     """
     compression = image.info.get("compression")
     if compression == "tiff_jpeg":
-        raise ValueError("JPEG in a TIFF of the obsolete style can't be checked")
+        raise ObsoleteJpegInTiff("JPEG in a TIFF of the obsolete style can't be checked")
     if compression != "jpeg":
         return
     tags = image.tag_v2

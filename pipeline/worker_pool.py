@@ -30,6 +30,10 @@ _TASK_BYTES = 8
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+class TaskError(RuntimeError):
+    """A function raised in a worker process: a defect, of which the message has the traceback there."""
+
+
 class _Batch(NamedTuple):
     tasks: range
     slot: int
@@ -58,7 +62,7 @@ def ordered_map(
     Large bytes are copied once instead of five times when a result holds them as `pickle.PickleBuffer`: they arrive
     as a memoryview that is valid until `batch` more results have been asked for.
 
-    Raises RunError when a worker dies, RuntimeError when `function` raises; the message has `name` of the task that
+    Raises RunError when a worker dies, TaskError when `function` raises; the message has `name` of the task that
     was being worked on.
     """
     context = multiprocessing.get_context("fork")
@@ -120,7 +124,7 @@ def _receive(worker: _Worker, name: Callable[[int], str]) -> list[Any]:
     results, failure = pickle.loads(message, buffers=buffers)
     if failure is not None:
         task, details = failure
-        raise RuntimeError(f"Working on {name(task)} failed:\n{details}")  # a defect
+        raise TaskError(f"Working on {name(task)} failed:\n{details}")
     return results
 
 

@@ -232,7 +232,8 @@ def test_a_record_of_another_size_than_promised_is_broken(beton):
         Image.new("RGB", (10, 10)).save(other, "JPEG")
         file.write(other.getvalue())
     manifest_path(beton).unlink()
-    assert verify(beton, workers=1).broken == [("o.beton[1]", "10×10 pixels where the file promises 64×80")]
+    reason = f"10×10 pixels where the file promises 64×80 (image 1 of {beton})"
+    assert verify(beton, workers=1).broken == [("o.beton[1]", reason)]
 
 
 def test_an_unfinished_file_is_broken(beton):
