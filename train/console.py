@@ -108,7 +108,7 @@ class TrainingConsole:
             f"  std {record['output_std'] / healthy_std:.2f}/√d  lr {record['learning_rate']:.4g}"
         )
         speed = (
-            f"{record['images_per_second']:,.0f} images/s  {record['views_per_second']:,.0f} views/s"
+            f"{_rate(record['images_per_second'])} images/s  {_rate(record['views_per_second'])} views/s"
             f"  wait {record['wait_percent']:.0f} %"
             + (f"  GPU {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
         )
@@ -132,3 +132,8 @@ class TrainingConsole:
     def say(self, text: str) -> None:
         """Print a line above the panel."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rate(rate: float) -> str:
+    """Return a rate with as many digits as are worth reading."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

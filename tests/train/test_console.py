@@ -41,6 +41,12 @@ def test_plain_line_of_a_record(screen: StringIO) -> None:
     )
 
 
+def test_small_rates_keep_a_digit_behind_the_point(screen: StringIO) -> None:
+    live = TrainingConsole(Console(file=screen), first_step=0, total_steps=50)
+    live.record(RECORD | {"images_per_second": 4.24, "views_per_second": 9.96}, healthy_std=0.1)
+    assert "  4.2 images/s  10.0 views/s" in screen.getvalue()
+
+
 def test_time_left_counts_only_the_steps_of_this_process(screen: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
