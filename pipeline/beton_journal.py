@@ -102,8 +102,8 @@ def _difference(head: bytes, key: Mapping[str, str]) -> str:
         found = json.loads(head)["key"]
         changed = [name for name in key if found[name] != key[name]]
     except (ValueError, TypeError, KeyError):
-        return "its journal is damaged or of another version"
-    return f"{', '.join(changed)} changed in between"
+        changed = []
+    return f"{', '.join(changed)} changed in between" if changed else "its journal is damaged or of another version"
 
 
 def _legible_page(line: bytes) -> Page | None:

@@ -114,7 +114,7 @@ class BetonWriter:
                 journal.unlink(missing_ok=True)
             else:
                 self._journal = Journal(journal, journal_key)
-                self._go_on(self._journal, left_out_still or (lambda _position: None))
+                self._go_on(self._journal, left_out_still)
             os.ftruncate(self._file, self._page_start if self._page_crc32 else 0)
             # A header without an allocation table marks the file as unfinished, for FFCV's readers too.
             self._write(self._header(0), 0)
@@ -205,11 +205,13 @@ class BetonWriter:
         if error is not None:
             error.add_note(f"what is done is kept in {self.part}, and the same command goes on with it")
 
-    def _go_on(self, journal: Journal, left_out_still: Callable[[int], str | None]) -> None:
+    def _go_on(self, journal: Journal, left_out_still: Callable[[int], str | None] | None) -> None:
         """Take over the pages that a journal has noted, that are whole, and that leave out what must be left out."""
         self.started_over = journal.refused
         for number, page in enumerate(journal.pages):
-            left_out = [(position, left_out_still(position)) for position, _ in page.left_out]
+            left_out = [
+                (position, left_out_still(position) if left_out_still else before) for position, before in page.left_out
+            ]
             readable = any(reason is None for _, reason in left_out)
             if readable or not self._is_whole(page):
                 if not number:

@@ -155,9 +155,13 @@ def test_two_kills_are_survived_as_one(tmp_path, uninterrupted):
         (lambda part, journal: part.unlink(), "its pages are damaged"),
         (lambda part, journal: journal.write_bytes(journal.read_bytes()[:-100]), ""),
         (lambda part, journal: journal.write_bytes(b"\0" * 1000), "its journal is damaged or of another version"),
+        (
+            lambda part, journal: journal.write_bytes(journal.read_bytes().replace(b"journal 2", b"journal 1", 1)),
+            "its journal is damaged or of another version",
+        ),
         (lambda part, journal: journal.unlink(), ""),
     ],
-    ids=["part cut", "part damaged", "no part", "journal cut", "journal empty", "no journal"],
+    ids=["part cut", "part damaged", "no part", "journal cut", "journal empty", "other format", "no journal"],
 )
 def test_what_a_power_cut_may_leave_is_not_trusted(tmp_path, uninterrupted, damage, reason):
     out = tmp_path / "o.beton"
@@ -246,6 +250,17 @@ def test_a_set_in_another_place_or_with_a_changed_file_starts_over(tmp_path, wha
     setattr(other, what, value)
     with pytest.warns(UserWarning, match=told):
         assert convert_when_free(out, other, workers=2).taken_over == 0
+
+
+def test_a_writer_that_cannot_ask_takes_over_what_was_left_out(tmp_path):
+    out, jpeg = tmp_path / "o.beton", Noise().read(1)
+    with pytest.raises(RuntimeError), BetonWriter(out, 99, journal_key={"a": "b"}) as writer:
+        writer.leave_out("broken")
+        for _ in range(60):
+            writer.append(jpeg, 240, 241, 0)
+        raise RuntimeError
+    with BetonWriter(out, 99, journal_key={"a": "b"}) as writer:
+        assert (writer.position > 20, writer.left_out, writer.started_over) == (True, [(0, "broken")], "")
 
 
 def test_a_writer_without_a_key_leaves_no_journal_behind(tmp_path):
