@@ -1,0 +1,107 @@
+"""A compute capability → machine code of every Triton kernel for such GPUs, and how much of it spills registers.
+
+Run as a program it prints a line a kernel and setting: name, bytes of machine code, bytes of spilled registers. It is a
+program of its own since Triton decides once a process whether it interprets or compiles. Nothing is launched, so no GPU
+is needed.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from simsiam.kernels import batch_norm_relu_backward_triton, batch_norm_relu_triton
+from simsiam.kernels.augment_triton import augment_views_triton
+from simsiam.kernels.negative_cosine_triton import negative_cosine_backward_triton, negative_cosine_triton
+from simsiam.pipeline.draw import Augmentation, draw
+
+_PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+
+
+class DriverWithoutGpu:
+    """Tells Triton what it compiles for, and nothing else."""
+
+    def __init__(self, capability: int) -> None:
+        self._target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compile_all(capability: int) -> list[tuple[str, Any]]:
+    """Have every launcher of the project launch its kernels, and return them by name, compiled but never run."""
+    driver.set_active(DriverWithoutGpu(capability))  # pyright: ignore[reportArgumentType]
+    kernels: dict[int, tuple[str, Any]] = {}
+    launch: Callable[..., Any] = JITFunction.run
+
+    def compile_only(function: JITFunction, *arguments: Any, grid: Any, warmup: bool, **settings: Any) -> Any:
+        kernel = launch(function, *arguments, grid=grid, warmup=True, **settings)
+        kernels[id(kernel)] = function.fn.__name__, kernel
+        return kernel
+
+    JITFunction.run = compile_only
+    for dtype in (torch.bfloat16, torch.float32):
+        for size in (224, 32):
+            _augment(size, dtype)
+        _compare(dtype)
+        _normalize(dtype)
+    return list(kernels.values())
+
+
+def _augment(size: int, dtype: torch.dtype) -> None:
+    index = np.arange(4)
+    draws = draw(Augmentation(), 7, 0, index, np.full((4, 2), 64), 2).photometric
+    pixels = torch.zeros((4, 2, size, size, 3), dtype=torch.uint8)
+    on_host = (torch.from_numpy(np.ascontiguousarray(numbers)) for numbers in draws)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    augment_views_triton(pixels, *on_host, mean=mean, std=std, dtype=dtype, blur_kernel=23)
+
+
+def _compare(dtype: torch.dtype) -> None:
+    matrices = [torch.zeros((4, 2048), dtype=dtype) for _ in range(4)]
+    negative_cosine_triton(*matrices, 1e-8)
+    negative_cosine_backward_triton(torch.ones(()), *matrices, 1e-8)
+
+
+def _normalize(dtype: torch.dtype) -> None:
+    x = torch.zeros((4, 256, 56, 56), dtype=dtype).to(memory_format=torch.channels_last)
+    statistics, weight = torch.zeros((2, 256)), torch.zeros(256)
+    batch_norm_relu_triton.local_statistics(x, 2)
+    for residual in (None, x):
+        batch_norm_relu_triton.normalize(x, residual, statistics, statistics, weight, weight, 1e-5, True)
+        norm = statistics, statistics, weight, weight
+        cut, sums, _ = batch_norm_relu_backward_triton.gradient_sums(x, x, residual, *norm, 1e-5, True)
+        batch_norm_relu_backward_triton.input_gradient(x, x, *norm, sums, 1, 1e-5, cut is None)
+
+
+def spilled_bytes(ptx: str) -> int:
+    """Return how many bytes of registers the assembler had to put into memory, by its own account."""
+    architecture = re.search(r"\.target (sm_\w+)", ptx)
+    assert architecture is not None
+    with NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [str(_PTXAS), "-v", f"--gpu-name={architecture[1]}", file.name, "-o", "/dev/null"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+
+
+if __name__ == "__main__":
+    for name, kernel in compile_all(int(sys.argv[1])):
+        print(name, len(kernel.asm["cubin"]), spilled_bytes(kernel.asm["ptx"]))
