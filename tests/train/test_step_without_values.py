@@ -86,10 +86,11 @@ def test_step_asks_for_no_value(
             parameter.grad = torch.empty_like(parameter)
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
+    mean, std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
     for _ in range(2):
-        output = train_step(crops, Objective(model), optimizer, arithmetic, (0.5,) * 3, (0.2,) * 3)
+        output = train_step(crops, Objective(model), optimizer, arithmetic, mean, std)
         window.add(output, 0.0)
-    assert output.loss.device == window.sums.device == GPU
+        assert output.loss.device == window.sums.device == GPU
     assert arithmetic.scaler.is_enabled() == (precision == "fp16")
 
 
