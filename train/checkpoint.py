@@ -46,6 +46,21 @@ def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int, k
     return path
 
 
+def set_aside(folder: Path, after_step: int) -> Path | None:
+    """Move the checkpoints after `after_step` into a folder of their own, and return it; None if there are none.
+
+    A run that goes on from there must not find them again, nor may they count as its newest.
+    """
+    later = [path for path in list_checkpoints(folder) if _step_of(path) > after_step]
+    if not later:
+        return None
+    place = folder / f"later-than-{after_step:09d}"
+    place.mkdir(exist_ok=True)
+    for path in later:
+        path.replace(place / path.name)
+    return place
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, newest first."""
     return sorted((path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)), reverse=True)

@@ -11,7 +11,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,6 +18,7 @@ from simsiam.pipeline.errors import UsageError
 from simsiam.train.config import DeviceName
 from simsiam.train.exit_codes import DONE, FAILED, INTERRUPTED
 from simsiam.train.interruption import Interrupted
+from simsiam.train.rendezvous import Meeting, meet
 
 Result = TypeVar("Result")
 
@@ -37,10 +37,14 @@ def is_first_process() -> bool:
 class World:
     """The processes that train one model together; by default there is this one alone, and nothing to do for it."""
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, job: str | None = None
+    ) -> None:
         self.rank, self.size = rank, size
         self.local_rank, self.local_size = local_rank, local_size
         """Place among the processes of this machine, and their number."""
+        self.job = job
+        """What torchrun's restarts of this job have in common, and other jobs don't; None for a process alone."""
         self._vote: tuple[dist.Work, Tensor] | None = None
 
     @property
@@ -142,19 +146,22 @@ def join_world(device: DeviceName) -> Iterator[World]:
     place = os.environ
     size = int(place.get("WORLD_SIZE", 1)) if "RANK" in place else 1
     if size == 1:
-        yield World()
+        by_torchrun = "TORCHELASTIC_RUN_ID" in place  # a job of one process, or one that has lost the others
+        yield World(job=_meet(0, 1).job if by_torchrun else None)
         return
-    world = World(int(place["RANK"]), size, int(place["LOCAL_RANK"]), int(place["LOCAL_WORLD_SIZE"]))
+    rank, local_rank, local_size = (int(place[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     on_gpus = device != "cpu" and torch.cuda.is_available()
     if on_gpus:
-        if world.local_size > torch.cuda.device_count():
+        if local_size > torch.cuda.device_count():
             raise UsageError(
-                f"torchrun was given {world.local_size} processes a machine, and this one has"
+                f"torchrun was given {local_size} processes a machine, and this one has"
                 f" {torch.cuda.device_count()} GPUs: give --nproc-per-node {torch.cuda.device_count()}."
             )
-        torch.cuda.set_device(world.local_rank)
+        torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
-    dist.init_process_group(backend, store=_store_of_this_start(), rank=world.rank, world_size=size, timeout=_PATIENCE)
+    store, job = _meet(rank, size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    world = World(rank, size, local_rank, local_size, job)
     try:
         yield world
         world.leave()
@@ -168,16 +175,6 @@ def join_world(device: DeviceName) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _store_of_this_start() -> Store:
-    """Return the store through which the processes find each other, with a place of its own for each start.
-
-    torchrun keeps one store over its restarts, and PyTorch (2.14: `_create_c10d_store`) trusts it to be new: a process
-    that is quicker than the others would find the addresses of those that died, and be refused, or wait for ever.
-    """
-    store, _, size = next(rendezvous("env://", timeout=_PATIENCE))
-    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-of-{size}", store)
-
-
-def was_restarted() -> bool:
-    """Whether torchrun started this process anew after a failure (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def _meet(rank: int, size: int) -> Meeting:
+    store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+    return meet(store, rank, size, _PATIENCE)

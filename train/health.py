@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from simsiam.pipeline.errors import RunError
 from simsiam.train.config import HealthConfig
 
+BEGIN_ANEW = "Or begin anew, in another --run-dir, with a smaller --optimizer.base-lr or with --precision fp32."
+"""What else there is to do: these settings can't change within a run."""
+
 _HOPELESS_STREAK = 10  # skipped steps in a row: the weights themselves are beyond use
 
 
@@ -132,17 +135,16 @@ class Health:
         Raises RunError when one was and `on_nonfinite` is `stop`, or when the last 10 were.
         """
         skipped, streak = torch.stack([self._steps.skipped, self._steps.streak]).tolist()
-        advice = "Try a smaller --optimizer.base-lr, or --precision fp32."
         if skipped > self._skipped_before and self._config.on_nonfinite == "stop":
             self._skipped_before = skipped  # so that the run can be saved, and gone on with
             raise Unhealthy(
                 f"A gradient was not finite in one of the last steps before step {step}; they changed no weight, and"
-                f" the newest checkpoint is of this step. {advice} Or skip such steps: --health.on-nonfinite skip."
+                f" the newest checkpoint is of this step: go on from it with --health.on-nonfinite skip. {BEGIN_ANEW}"
             )
         if streak >= _HOPELESS_STREAK:
             raise RunError(
                 f"No gradient was finite in the {streak} steps before step {step};"
-                f" the last good state is in an older checkpoint. {advice}"
+                f" the last good state is in an older checkpoint. {BEGIN_ANEW}"
             )
         if skipped > self._skipped_before:
             self._warn(
@@ -175,7 +177,8 @@ class Health:
             what = (
                 f"The output has collapsed: for {steps} steps the spread has been below {self._least_std:.2g}"
                 f" or the loss below {self._config.collapse_loss} (step {step}: spread {std:.2g}, loss {loss:.4f})."
-                " Try a smaller --optimizer.base-lr, a larger batch or stronger augmentation."
+                " Begin anew, in another --run-dir, with a smaller --optimizer.base-lr, a larger batch or stronger"
+                " augmentation."
             )
             if self._config.on_collapse == "stop":
                 raise Unhealthy(what)

@@ -25,11 +25,10 @@ def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1
         if device.type != "cuda":
             raise
         peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
-        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, multiple=8 * world_size)
+        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, world_size)
         raise RunError(
             f"The GPU's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which reached"
-            f" {peak / 2**30:.1f} GiB before it failed. An estimate from that peak: --batch-size {fits} would fit;"
-            f" the step was not over, so where it does not, take half of it.{_other_way_out(model)}"
+            f" {peak / 2**30:.1f} GiB before it failed. {_ways_out(fits, model)}"
         ) from None
     except (MemoryError, RuntimeError) as error:
         asked = _bytes_asked_for(error)
@@ -37,11 +36,10 @@ def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1
             raise
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + asked
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, multiple=2 * world_size)
+        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, world_size)
         raise RunError(
             f"This machine's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which asked for"
-            f" {peak / 2**30:.1f} GiB before it failed. An estimate from that: --batch-size {fits} would fit; the step"
-            f" was not over, so where it does not, take half of it.{_other_way_out(model)}"
+            f" {peak / 2**30:.1f} GiB before it failed. {_ways_out(fits, model)}"
         ) from None
 
 
@@ -60,21 +58,35 @@ def _weights_and_more(model: nn.Module) -> int:
     return 3 * sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
-def batch_that_fits(batch_size: int, peak_bytes: int, fixed_bytes: int, memory_bytes: int, multiple: int = 8) -> int:
+def batch_that_fits(
+    batch_size: int, peak_bytes: int, fixed_bytes: int, memory_bytes: int, world_size: int = 1
+) -> int | None:
     """Estimate the largest batch for `memory_bytes` from one of `batch_size` that had `peak_bytes` when it failed.
 
     All but `fixed_bytes` (weights, gradients, momentum) is taken to grow in proportion to the batch. The peak is a
-    lower bound of what the batch needs, so the result is an upper one. A multiple of `multiple`, and at least that.
+    lower bound of what the batch needs, so the result is an upper one. Each of the `world_size` processes gets as
+    many images as the others, a multiple of 8 where there are so many. None where not even 2 each would fit.
     """
     per_image = max(peak_bytes - fixed_bytes, 1) / batch_size
-    fits = min((_USABLE * memory_bytes - fixed_bytes) / per_image, _USABLE * batch_size)
-    return max(int(fits) // multiple * multiple, multiple)
+    most = int(min((_USABLE * memory_bytes - fixed_bytes) / per_image, _USABLE * batch_size))
+    for multiple in (8 * world_size, world_size):
+        fits = most // multiple * multiple
+        if fits >= 2 * world_size:
+            return fits
+    return None
 
 
-def _other_way_out(model: nn.Module) -> str:
+def _ways_out(fits: int | None, model: nn.Module) -> str:
+    if fits is None:
+        text = "By an estimate from that no smaller batch would fit: give a smaller --data.size or --model.arch."
+    else:
+        text = (
+            f"An estimate from that: --batch-size {fits} would fit; the step was not over, so where it does not, take"
+            " half of it."
+        )
     if is_recomputed(model):
-        return ""
-    return " Or keep the batch and give --recompute, which takes more time and much less memory."
+        return text
+    return f"{text} Or keep the batch and give --recompute, which takes more time and much less memory."
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -19,7 +19,7 @@ from simsiam.pipeline.source import Source, open_source
 from simsiam.train.broken_image import ways_out
 from simsiam.train.config import PretrainConfig
 from simsiam.train.console import TrainingConsole, show_progress
-from simsiam.train.distributed import World, join_world, was_restarted
+from simsiam.train.distributed import World, join_world
 from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
 from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
@@ -29,7 +29,7 @@ from simsiam.train.memory_estimate import explain_out_of_memory
 from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
 from simsiam.train.objective import StepOutput
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
-from simsiam.train.run_folder import describe_images, open_run_folder, resumed_after_failure
+from simsiam.train.run_folder import describe_images, open_run_folder
 from simsiam.train.run_report import draw_views, report_run
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.stage_clock import StageClock
@@ -61,8 +61,6 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             f"The global batch size {config.batch_size} is too small for {world.size} processes;"
             " each needs at least 2 images."
         )
-    if was_restarted():
-        config = resumed_after_failure(config, default_run_dir)
     arithmetic = choose_arithmetic(open_device(config.device), config.precision)
     check_cuda_graph(config, arithmetic.device, world.size)
     _make_deterministic(config.deterministic)
@@ -88,7 +86,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
     monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
     with ExitStack() as held:
         folder = world.from_first(
-            lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source)))
+            lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source), world.job))
         )
         run = held.enter_context(closing(TrainingRun(config, plan, folder, arithmetic, world)))
         _announce(console, run, source, arithmetic)

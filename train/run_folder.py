@@ -15,7 +15,7 @@ from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.fingerprint import fingerprint
 from simsiam.pipeline.source import Source
-from simsiam.train.checkpoint import list_checkpoints, newest_checkpoint, open_checkpoint
+from simsiam.train.checkpoint import list_checkpoints, newest_checkpoint, open_checkpoint, set_aside
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
 from simsiam.train.environment import describe_environment
 from simsiam.train.metrics import read_metrics
@@ -43,47 +43,51 @@ def describe_images(source: Source) -> dict[str, Any]:
 
 
 @contextmanager
-def open_run_folder(config: PretrainConfig, default: Path, images: dict[str, Any]) -> Iterator[RunFolder]:
+def open_run_folder(
+    config: PretrainConfig, default: Path, images: dict[str, Any], job: str | None = None
+) -> Iterator[RunFolder]:
     """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
 
-    `images` are those to train on, from `describe_images`. Raises UsageError when another process trains in it, when
-    it holds another run or something else, lies among the images, or when the checkpoint was made with other settings
-    or images; then nothing is written.
+    `images` are those to train on, from `describe_images`. A folder that the same `job` has opened before is gone on
+    with, whatever `config.resume` says: torchrun has started the job again. Where the run goes on from another
+    checkpoint than the newest, those of later steps are set aside, with a warning.
+
+    Raises UsageError when another process trains in it, when it holds another run or something else, lies among the
+    images, or when the checkpoint was made with other settings or images; then nothing is written.
     """
     path = config.run_dir or default
     _refuse_place(path, config)
     # Held before the checkpoints are looked at, or the other process might write one more.
     lock = _lock(path) if (path / _LOCK).exists() else None
     try:
-        state, resumed_from = _find_state(config, path, images)
+        state, resumed_from = _find_state(config, path, images, started_again=_was_opened_by(job, path))
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = lock or _lock(path)
             repeatable = dataclasses.replace(config, run_dir=None, resume="never")
             write_text_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
             write_text_atomically(path / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+            if job is not None:
+                write_text_atomically(path / _JOB, job)
+            left = set_aside(path / "checkpoints", after_step=state["step"]) if state else None
         except OSError as error:
             raise UsageError(
                 f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir."
             ) from None
+        if left:
+            warnings.warn(f"The checkpoints of later steps are now in {left}; delete them when you like.", stacklevel=3)
         yield RunFolder(path, state, resumed_from, images)
     finally:
         if lock:
             lock.close()
 
 
-def resumed_after_failure(config: PretrainConfig, default: Path) -> PretrainConfig:
-    """Return `config` going on from the newest checkpoint in its run folder, whatever it was started with.
-
-    Where the folder has none yet, a run that was begun from a checkpoint elsewhere begins from that one again.
-    """
-    begun_elsewhere = config.resume not in ("auto", "never")
-    if begun_elsewhere and not list_checkpoints((config.run_dir or default) / "checkpoints"):
-        return config
-    return dataclasses.replace(config, resume="auto")
-
-
 _LOCK = ".lock"
+_JOB = ".job"
+
+
+def _was_opened_by(job: str | None, path: Path) -> bool:
+    return job is not None and (path / _JOB).is_file() and (path / _JOB).read_text() == job
 
 
 def _refuse_place(path: Path, config: PretrainConfig) -> None:
@@ -115,12 +119,14 @@ def _lock(path: Path) -> TextIO:
 
 
 def _find_state(
-    config: PretrainConfig, path: Path, images: dict[str, Any]
+    config: PretrainConfig, path: Path, images: dict[str, Any], started_again: bool
 ) -> tuple[dict[str, Any] | None, Path | None]:
     """Return the checkpoint to go on from, and where it lies."""
-    path_in_use = bool(read_metrics(path) or list_checkpoints(path / "checkpoints"))
+    checkpoints = list_checkpoints(path / "checkpoints")
+    path_in_use = bool(checkpoints or read_metrics(path)) and not started_again
     state, resumed_from = None, None
-    if config.resume == "auto":
+    # A run that was begun from a checkpoint elsewhere begins from that one again until it has one of its own.
+    if config.resume == "auto" or (started_again and (checkpoints or config.resume == "never")):
         resumed_from, state = newest_checkpoint(path / "checkpoints") or (None, None)
     elif config.resume == "never":
         if path_in_use:

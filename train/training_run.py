@@ -18,7 +18,7 @@ from simsiam.train.checkpoint_writer import CheckpointWriter, snapshot
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.distributed import World
 from simsiam.train.freed_memory import keep_freed_memory
-from simsiam.train.health import Health
+from simsiam.train.health import BEGIN_ANEW, Health
 from simsiam.train.metrics import Record, StepWindow
 from simsiam.train.objective import Objective, StepOutput
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
@@ -229,7 +229,4 @@ class TrainingRun:
         self._replaced_before = state.get("replaced_images", 0)  # which the first versions didn't keep
 
     def _diverged(self, what: str) -> str:
-        return (
-            f"{what} at step {self.step}; the last good state is in {self.folder.checkpoints}."
-            " Try a smaller --optimizer.base-lr, or --precision fp32."
-        )
+        return f"{what} at step {self.step}; the last good state is in {self.folder.checkpoints}. {BEGIN_ANEW}"

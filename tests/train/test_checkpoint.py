@@ -14,6 +14,7 @@ from simsiam.train.checkpoint import (
     newest_checkpoint,
     open_checkpoint,
     save_checkpoint,
+    set_aside,
 )
 
 
@@ -127,6 +128,14 @@ def test_every_so_many_steps_one_is_kept_for_good(tmp_path: Path) -> None:
     for step in range(1, 14):
         save_checkpoint(state(step), tmp_path, step, keep=2, keep_every_steps=5)
     assert steps(tmp_path) == [13, 12, 10, 5]
+
+
+def test_later_ones_are_set_aside(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        save_checkpoint(state(step), tmp_path, step, keep=5)
+    assert set_aside(tmp_path, after_step=15) is None
+    place = set_aside(tmp_path, after_step=5)
+    assert place is not None and (steps(tmp_path), steps(place)) == ([5], [15, 10])
 
 
 def test_nothing_is_found_in_no_folder(tmp_path: Path) -> None:

@@ -17,18 +17,24 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("peak", "memory", "multiple", "fits"),
+    ("batch", "processes", "peak", "memory", "fits"),
     [
         # 1 GiB fixed, 99 for 512 images: (0.9 · 51 − 1) / (99 / 512) = 232.2
-        (100, 51, 8, 232),
-        (100, 51, 64, 192),
+        (512, 1, 100, 51, 232),
+        (512, 8, 100, 51, 192),
         # It failed at a peak below the memory: 0.9 of the batch at most.
-        (70, 80, 8, 456),
-        (100, 1, 8, 8),
+        (512, 1, 70, 80, 456),
+        # Never the batch that has just failed.
+        (8, 1, 79, 80, 7),
+        (64, 8, 79, 80, 56),
+        (3, 1, 79, 80, 2),
+        (2, 1, 79, 80, None),
+        (16, 8, 79, 80, None),
+        (512, 1, 100, 1, None),
     ],
 )
-def test_memory_grows_with_the_batch(peak: int, memory: int, multiple: int, fits: int) -> None:
-    assert batch_that_fits(512, peak * GIB, GIB, memory * GIB, multiple) == fits
+def test_memory_grows_with_the_batch(batch: int, processes: int, peak: int, memory: int, fits: int | None) -> None:
+    assert batch_that_fits(batch, peak * GIB, GIB, memory * GIB, processes) == fits
 
 
 def test_error_names_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +46,17 @@ def test_error_names_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         pytest.raises(RunError, match=r"80 GiB .*--batch-size 512, .* 79\.0 GiB .* estimate .*--batch-size 456 would"),
         explain_out_of_memory(model, 512),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_error_says_where_no_smaller_batch_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_estimate, "_device_of", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 79 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 80 * GIB))
+    with (
+        pytest.raises(RunError, match=r"--batch-size 2, .* no smaller batch would fit: give a smaller --data\.size"),
+        explain_out_of_memory(nn.Linear(2, 2), 2),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -64,7 +81,7 @@ def test_a_cpus_memory_is_told_likewise(allocate: Callable[[], object]) -> None:
     with pytest.raises(RunError, match=said) as told, explain_out_of_memory(nn.Linear(1, 1), 2400, 2):
         allocate()
     (fits,) = re.findall(said, str(told.value))
-    assert int(fits) % 4 == 0 and int(fits) == pytest.approx(2400 * 0.9 * gib / 1024, rel=0.05)
+    assert int(fits) % 16 == 0 and int(fits) == pytest.approx(2400 * 0.9 * gib / 1024, rel=0.05)
 
 
 def test_other_errors_pass() -> None:

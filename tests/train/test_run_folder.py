@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from simsiam.train.checkpoint import save_checkpoint
+from simsiam.train.checkpoint import list_checkpoints, save_checkpoint
 from simsiam.train.config import DataConfig, KnnConfig, PretrainConfig, to_tree
 from simsiam.train.run_folder import RunFolder, open_run_folder
 
@@ -25,8 +25,8 @@ def started(run: Path) -> Path:
     return run
 
 
-def opened(config: PretrainConfig, default: Path) -> RunFolder:
-    with open_run_folder(config, default, IMAGES) as folder:
+def opened(config: PretrainConfig, default: Path, job: str | None = None) -> RunFolder:
+    with open_run_folder(config, default, IMAGES, job) as folder:
         return folder
 
 
@@ -97,11 +97,46 @@ def test_auto_starts_where_there_is_nothing_to_go_on_from(tmp_path: Path) -> Non
     assert opened(with_resume("auto"), started(tmp_path / "killed")).state is None
 
 
-def test_checkpoint_of_the_same_folder_goes_back(tmp_path: Path) -> None:
+def test_checkpoint_of_the_same_folder_goes_back_and_leaves_later_ones_aside(tmp_path: Path) -> None:
     old = save(started(tmp_path / "run"), 3)
-    save(tmp_path / "run", 12)
-    run = opened(with_resume(old), tmp_path / "run")
+    later = [save(tmp_path / "run", step) for step in (9, 12)]
+    aside = old.parent / "later-than-000000003"
+    with pytest.warns(UserWarning, match=f"checkpoints of later steps are now in {re.escape(str(aside))}; delete"):
+        run = opened(with_resume(old), tmp_path / "run")
     assert run.state is not None and run.state["step"] == 3
+    assert list_checkpoints(old.parent) == [old]
+    assert [path.name for path in list_checkpoints(aside)] == [path.name for path in reversed(later)]
+
+
+@pytest.mark.filterwarnings("ignore:The checkpoint")
+def test_damaged_ones_do_not_count_as_newest_any_more(tmp_path: Path) -> None:
+    run, old = tmp_path / "run", save(tmp_path / "run", 3)
+    for step in (9, 12):
+        save(run, step).write_bytes(b"damaged")
+    assert opened(with_resume("auto"), run).resumed_from == old
+    new = save_checkpoint({"model": {}, "config": {}, "step": 4}, old.parent, 4, keep=2)
+    assert list_checkpoints(old.parent) == [new, old]
+
+
+def test_job_that_is_started_again_goes_on_whatever_it_was_started_with(tmp_path: Path) -> None:
+    assert opened(CONFIG, tmp_path / "run", job="one").state is None
+    started_again = opened(CONFIG, tmp_path / "run", job="one")  # killed before its first checkpoint
+    assert (started_again.state, started_again.resumed_from) == (None, None)
+    newest = save(tmp_path / "run", 3)
+    assert opened(CONFIG, tmp_path / "run", job="one").resumed_from == newest
+    for other in ("another", None):
+        with pytest.raises(ValueError, match="is already in use: give --resume auto"):
+            opened(CONFIG, tmp_path / "run", job=other)
+    assert opened(CONFIG, tmp_path / "run", job="one").resumed_from == newest
+
+
+def test_job_begun_from_another_run_begins_there_again_until_it_has_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    config, run = with_resume(save(tmp_path / "theirs", 3)), tmp_path / "run"
+    for _ in range(2):
+        assert opened(config, run, job="one").resumed_from == tmp_path / "theirs" / "checkpoints" / "step-000000003.pt"
+        (run / "metrics.jsonl").write_text('{"step": 4}\n')
+    ours = save(run, 6)
+    assert opened(config, run, job="one").resumed_from == ours
 
 
 def test_checkpoint_of_another_run_needs_a_new_folder(tmp_path: Path) -> None:

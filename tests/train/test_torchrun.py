@@ -163,11 +163,14 @@ def test_an_error_in_one_process_is_told_and_ends_the_job(launcher: Launcher, ru
 
 
 @pytest.mark.timeout(300)
-def test_a_mistake_that_the_first_process_finds_is_told_once(launcher: Launcher, run_dir: Path) -> None:
+def test_a_folder_of_another_run_is_refused_by_the_first_process_at_every_start(
+    launcher: Launcher, run_dir: Path
+) -> None:
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / "metrics.jsonl").write_text('{"step": 1, "loss": 0}\n')
-    output = launcher.run(run_dir, *SMALL, code=1)
-    assert output.count("is already in use: give --resume auto") == 1
+    output = launcher.run(run_dir, *SMALL, code=1, restarts=1)
+    # Once a start: that torchrun tries again doesn't make the folder this job's.
+    assert output.count("is already in use: give --resume auto") == 2
 
 
 @pytest.mark.timeout(300)

@@ -201,5 +201,5 @@ def test_loss_that_is_no_number_is_no_line(make_run) -> None:
     run = make_run()
     run.step = 5
     run.window.add(StepOutput(torch.tensor(float("nan")), torch.tensor(0.5)), wait_seconds=0.0)
-    with pytest.raises(RunError, match=r"The loss is nan at step 5; .* Try a smaller --optimizer.base-lr"):
+    with pytest.raises(RunError, match=r"The loss is nan at step 5; .* begin anew, .* smaller --optimizer.base-lr"):
         run.record()
