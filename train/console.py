@@ -14,12 +14,18 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
+from simsiam.train.rate_text import rate_text
+
 _PANEL_WIDTH = 76
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+def is_live(console: Console) -> bool:
+    """Whether lines can be redrawn there: a terminal, and neither a dumb one nor what FORCE_COLOR makes of a file."""
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 def duration(seconds: float) -> str:
@@ -36,9 +42,9 @@ def show_progress(console: Console, description: str, unit: str) -> Iterator[Cal
     def rate_and_rest(done: int, total: int) -> str:
         seconds = max(time.perf_counter() - started, 1e-9)
         rest = duration((total - done) * seconds / max(done, 1))
-        return f"{done / seconds:,.0f} {unit}/s, {rest} left"
+        return f"{rate_text(done / seconds)} {unit}/s, {rest} left"
 
-    if console.is_terminal:
+    if is_live(console):
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -74,22 +80,24 @@ class TrainingConsole:
 
     def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
         self._console = console
-        self._first_step, self._total_steps = first_step, total_steps
-        self._started = time.perf_counter()
+        self._total_steps = total_steps
+        self._begin: tuple[int, float] | None = None
+        """The first step that was done here, and when: what came before it happens once."""
         self._panel: Live | None = None
         self._told_of_replaced = False
-        if console.is_terminal and not console.quiet:  # a quiet panel would swallow what others print
+        if is_live(console) and not console.quiet:  # a quiet panel would swallow what others print
             self._figures = Text("starting")
             steps = TextColumn("step"), MofNCompleteColumn()
-            times = TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left")
+            times = TimeElapsedColumn(), TextColumn("· {task.fields[left]}")
             self._bar = Progress(BarColumn(None), *steps, *times, console=console, expand=True)
-            self._task = self._bar.add_task("", total=total_steps, completed=first_step)
+            self._task = self._bar.add_task("", total=total_steps, completed=first_step, left="")
             panel = Panel(Group(self._figures, self._bar), title="simsiam", title_align="left", width=_PANEL_WIDTH)
             self._panel = Live(panel, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "TrainingConsole":
         if self._panel:
             self._panel.start()
+            self._console.show_cursor(True)  # or it stays hidden where a second signal ends all at once
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,9 +105,11 @@ class TrainingConsole:
             self._panel.stop()
 
     def step(self, step: int) -> None:
-        """Move the bar."""
+        """Move the bar: so many steps have been done."""
+        if self._begin is None:
+            self._begin = step, time.perf_counter()
         if self._panel:
-            self._bar.update(self._task, completed=step)
+            self._bar.update(self._task, completed=step, left=self._rest(step))
 
     def record(self, record: dict[str, Any], healthy_std: float) -> None:
         """Show one record of metrics.jsonl; `healthy_std` is 1/√d."""
@@ -108,7 +118,7 @@ class TrainingConsole:
             f"  std {record['output_std'] / healthy_std:.2f}/√d  lr {record['learning_rate']:.4g}"
         )
         speed = (
-            f"{_rate(record['images_per_second'])} images/s  {_rate(record['views_per_second'])} views/s"
+            f"{rate_text(record['images_per_second'])} images/s  {rate_text(record['views_per_second'])} views/s"
             f"  wait {record['wait_percent']:.0f} %"
             + (f"  GPU {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
         )
@@ -124,16 +134,17 @@ class TrainingConsole:
         if self._panel:
             self._figures.plain = "\n".join(lines)
             return
-        done = record["step"] - self._first_step
-        left = (time.perf_counter() - self._started) / max(done, 1) * (self._total_steps - record["step"])
-        figures = "  ".join(lines)
-        self.say(f"step {record['step']}/{self._total_steps}  {figures}  {duration(left)} left")
+        parts = f"step {record['step']}/{self._total_steps}", *lines, self._rest(record["step"])
+        self.say("  ".join(part for part in parts if part))
+
+    def _rest(self, step: int) -> str:
+        """Return the time left; nothing where only the first step has been done, which may have been compiled."""
+        first, began = self._begin or (step, 0.0)
+        if step == first < self._total_steps:
+            return ""
+        seconds = (time.perf_counter() - began) / max(step - first, 1) * (self._total_steps - step)
+        return f"{duration(seconds)} left"
 
     def say(self, text: str) -> None:
         """Print a line above the panel."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _rate(rate: float) -> str:
-    """Return a rate with as many digits as are worth reading."""
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

@@ -24,15 +24,17 @@ Record = dict[str, Any]
 def read_metrics(run_dir: Path) -> list[Record]:
     """Return the lines of a run's metrics.jsonl, oldest first; none if it has not started."""
     try:
-        lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+        lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
     records = []
     for line in lines:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the line that was being written when the run was killed
+            record = json.loads(line)
+        except ValueError:
+            continue  # being written when the run was killed, or damaged
+        if isinstance(record, dict) and "step" in record:
+            records.append(record)
     return records
 
 
@@ -113,7 +115,7 @@ class StepWindow:
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, device=device)
         """Of the loss, of the spread, and of 1, over the steps where both are finite."""
-        self._restart_clock()
+        self.start_clock()
 
     def add(self, output: StepOutput, wait_seconds: float) -> None:
         """Count one step and the time that it waited for its crops."""
@@ -138,7 +140,7 @@ class StepWindow:
     def restart(self) -> None:
         """Start a new window."""
         self.sums.zero_()
-        self._restart_clock()
+        self.start_clock()
 
     def pause(self) -> "_Pause":
         """Return a context whose time does not count: evaluation, saving."""
@@ -151,9 +153,10 @@ class StepWindow:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the sums of a saved run; the clock starts now."""
         self.sums.copy_(state["sums"])
-        self._restart_clock()
+        self.start_clock()
 
-    def _restart_clock(self) -> None:
+    def start_clock(self) -> None:
+        """Begin to count steps and seconds from here: what took time before is no part of the speed."""
         self._timed_steps = 0
         self._wait_seconds = 0.0
         self._started = time.perf_counter()

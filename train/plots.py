@@ -49,6 +49,7 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
             axis.axhline(std, linestyle="--", color="gray", linewidth=1)
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
+        axis.ticklabel_format(axis="y", useOffset=False)  # 0.00187, and not a difference from a number above
         if name not in ("loss", "learning_rate") and axis.lines:
             axis.set_ylim(0, axis.dataLim.ymax * 1.1 or None)
         if not axis.lines:
@@ -79,6 +80,6 @@ def _projection_dim(run_dir: Path) -> int | None:
     import yaml
 
     try:
-        return yaml.safe_load((run_dir / "config.yaml").read_text())["model"]["projection_dim"]
-    except (OSError, KeyError):
+        return yaml.safe_load((run_dir / "config.yaml").read_bytes())["model"]["projection_dim"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
         return None

@@ -1,6 +1,5 @@
 """Configuration → a pretrained encoder in a run folder: the main job."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.loader import CropLoader, Crops, check_backend, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
@@ -104,6 +102,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                 run, monitor, log, live, signals
             )  # also where a run was killed between saving and measuring
             run.model.train()
+            run.window.start_clock()
 
             clock = StageClock(arithmetic.device)
 
@@ -146,10 +145,8 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
                 raise Interrupted(request, folder.path)
         if not world.first:
             return {}
-        summary = summarize(read_metrics(folder.path))
-        write_text_atomically(folder.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         report_run(folder.path)
-    return summary
+        return summarize(read_metrics(folder.path))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Run folder → report.html: one page with curves, figures, views, settings and environment, and nothing to fetch."""
+"""Run folder → summary.json, curves, and report.html: one page with all there is to see, and nothing to fetch."""
 
 import base64
 import json
@@ -61,7 +61,12 @@ def draw_views(run_dir: Path, source: Source, config: PretrainConfig) -> Path | 
 
 
 def report_run(run_dir: Path) -> None:
-    """Draw the curves and write `report.html`; as in `draw_views`, what goes wrong is a warning."""
+    """Write `summary.json`, the curves and `report.html`; as in `draw_views`, what goes wrong is a warning."""
+    try:
+        summary = summarize(read_metrics(run_dir))
+        write_text_atomically(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    except OSError as error:
+        warnings.warn(f"The summary of {run_dir} could not be written: {error}", stacklevel=2)
     try:
         if read_metrics(run_dir):
             plot_runs([run_dir], run_dir / "plots" / "curves.png")

@@ -149,7 +149,7 @@ class TrainingRun:
         return self.step == 0 or self.done or between_epochs
 
     def record(self) -> Record | None:
-        """Return a line for metrics.jsonl: loss and spread over all processes, rates of this one.
+        """Return a line for metrics.jsonl: loss and spread over all processes; rates of all, by this one's clock.
 
         None where every step since the last line was skipped. This waits for the device.
 

@@ -19,9 +19,26 @@ RECORD = {
 }
 
 
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def screen() -> StringIO:
     return StringIO()
+
+
+@pytest.fixture
+def terminal() -> Console:
+    return Console(file=Terminal(), width=200, color_system=None)
 
 
 @pytest.mark.parametrize(
@@ -41,39 +58,75 @@ def test_plain_line_of_a_record(screen: StringIO) -> None:
     )
 
 
-def test_small_rates_keep_a_digit_behind_the_point(screen: StringIO) -> None:
-    live = TrainingConsole(Console(file=screen), first_step=0, total_steps=50)
-    live.record(RECORD | {"images_per_second": 4.24, "views_per_second": 9.96}, healthy_std=0.1)
-    assert "  4.2 images/s  10.0 views/s" in screen.getvalue()
-
-
-def test_time_left_counts_only_the_steps_of_this_process(screen: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_is_told_by_the_steps_that_were_taken_here(screen: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what came before the first of them nor the first itself, which may be compiled, counts."""
     now = [0.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
-    live = TrainingConsole(Console(file=screen), first_step=40, total_steps=100)
-    now[0] = 20.0
-    live.record(RECORD, healthy_std=0.1)  # 10 steps in 20 s, 50 to go
+    live = TrainingConsole(Console(file=screen, width=200), first_step=40, total_steps=100)
+    now[0] = 1000.0
+    live.step(41)
+    live.record(RECORD | {"step": 41}, healthy_std=0.1)
+    assert screen.getvalue().endswith("wait 12 %\n")
+    now[0] = 1018.0
+    live.step(50)
+    live.record(RECORD, healthy_std=0.1)  # 9 steps in 18 s, 50 to go
     assert screen.getvalue().endswith("0:01:40 left\n")
 
 
-def test_terminal_has_one_live_panel(screen: StringIO) -> None:
-    terminal = Console(file=screen, force_terminal=True, width=200, color_system=None)
+def test_time_left_is_told_on_a_terminal_however_slow_the_steps_are(
+    terminal: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    with TrainingConsole(terminal, first_step=0, total_steps=10) as live:
+        for step in range(1, 4):
+            now[0] = 100.0 * step
+            live.step(step)
+    assert "3/10" in text_on(terminal) and "0:11:40 left" in text_on(terminal)
+
+
+def text_on(terminal: Console) -> str:
+    assert isinstance(terminal.file, Terminal)
+    return terminal.file.getvalue()
+
+
+def test_terminal_has_one_live_panel(terminal: Console) -> None:
     with TrainingConsole(terminal, first_step=0, total_steps=100) as live:
         live.step(50)
         live.record(RECORD, healthy_std=0.1)
         live.say("kNN accuracy [at] random")
-    text = screen.getvalue()
+    text = text_on(terminal)
     assert "loss -0.6123" in text and "50/100" in text and "kNN accuracy [at] random" in text
     assert "step 50/100" not in text
 
 
-def test_panel_counts_replaced_images_and_tells_of_the_first(screen: StringIO) -> None:
-    terminal = Console(file=screen, force_terminal=True, width=200, color_system=None)
+def test_cursor_can_be_seen_all_along(terminal: Console) -> None:
+    with TrainingConsole(terminal, first_step=0, total_steps=100):
+        text = text_on(terminal)
+        assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize("place", ["dumb terminal", "file with FORCE_COLOR"])
+def test_where_nothing_can_be_redrawn_there_are_plain_lines(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, value = {"dumb terminal": ("TERM", "dumb"), "file with FORCE_COLOR": ("FORCE_COLOR", "1")}[place]
+    monkeypatch.setenv(name, value)
+    screen = Terminal() if place == "dumb terminal" else StringIO()
+    console = Console(file=screen, width=200)
+    assert console.is_terminal
+    with TrainingConsole(console, first_step=0, total_steps=100) as live:
+        live.step(50)
+        live.record(RECORD, healthy_std=0.1)
+        with show_progress(console, "Converting", "images") as progress:
+            progress(30, 40)
+        assert "step 50/100" in screen.getvalue() and screen.getvalue().count("\n") == 1
+
+
+def test_panel_counts_replaced_images_and_tells_of_the_first(terminal: Console) -> None:
     with TrainingConsole(terminal, first_step=0, total_steps=100) as live:
         live.record(RECORD, healthy_std=0.1)
         for replaced in (1, 1234):
             live.record(RECORD | {"replaced_images": replaced, "gpu_memory_gib": 12.34}, healthy_std=0.1)
-    text = screen.getvalue()
+    text = text_on(terminal)
     last_panel = [line.strip("│ ") for line in text[text.rindex("╭") :].splitlines()]
     assert last_panel[1:4] == [
         "epoch 1.50  loss -0.6123  std 1.10/√d  lr 0.05",
@@ -85,11 +138,11 @@ def test_panel_counts_replaced_images_and_tells_of_the_first(screen: StringIO) -
 
 
 def test_quiet_terminal_has_no_panel_that_would_swallow_what_others_print(
-    screen: StringIO, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stderr = StringIO()
+    stderr, screen = StringIO(), Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
-    quiet = Console(file=screen, force_terminal=True, quiet=True)
+    quiet = Console(file=screen, quiet=True)
     with TrainingConsole(quiet, first_step=0, total_steps=100) as live:
         live.record(RECORD, healthy_std=0.1)
         print("a warning", file=sys.stderr)
@@ -116,9 +169,8 @@ def test_plain_progress_speaks_every_ten_seconds(screen: StringIO, monkeypatch: 
     ]
 
 
-def test_terminal_progress_shows_count_and_rate(screen: StringIO) -> None:
-    terminal = Console(file=screen, force_terminal=True, width=120, color_system=None)
+def test_terminal_progress_shows_count_and_rate(terminal: Console) -> None:
     with show_progress(terminal, "Converting", "images") as progress:
         progress(30, 40)
-    text = screen.getvalue()
+    text = text_on(terminal)
     assert "Converting" in text and "30/40" in text and "images/s" in text and "left" in text

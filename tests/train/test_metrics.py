@@ -187,6 +187,12 @@ def test_half_written_last_line_is_dropped(tmp_path: Path) -> None:
     assert lines(tmp_path) == [{"step": 5, "loss": 1.0}, {"step": 10, "loss": 2.0}]
 
 
+@pytest.mark.parametrize("line", [b"5", b'"step"', b'{"loss": 1}', b"\xff", b""])
+def test_damaged_line_is_passed_over(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 5}\n' + line + b'\n{"step": 10}\n')
+    assert read_metrics(tmp_path) == [{"step": 5}, {"step": 10}]
+
+
 def test_run_that_has_not_started_has_no_metrics(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "none") == []
 

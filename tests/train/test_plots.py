@@ -62,6 +62,14 @@ def test_measured_knn_is_drawn(tmp_path: Path) -> None:
     assert not np.array_equal(pixels(without), pixels(with_knn))
 
 
+@pytest.mark.parametrize("content", [b"model: [", b"5", b"model: 5", b"\xff"])
+def test_a_damaged_configuration_costs_the_dashed_line_alone(content: bytes, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "a", -0.1, -0.5)
+    without = pixels(plot_runs([run], tmp_path / "without.png"))
+    (run / "config.yaml").write_bytes(content)
+    assert np.array_equal(pixels(plot_runs([run], tmp_path / "damaged.png")), without)
+
+
 def test_folder_without_metrics_is_refused(tmp_path: Path) -> None:
     good, empty = run_with(tmp_path / "a", -0.1), run_with(tmp_path / "b")
     for bad in (empty, tmp_path / "none"):

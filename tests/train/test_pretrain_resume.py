@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from simsiam.train import cli
 from simsiam.train import pretrain as job
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import PretrainConfig, to_tree
-from simsiam.train.metrics import read_metrics
+from simsiam.train.metrics import read_metrics, summarize
 from simsiam.train.pretrain import pretrain
 
 TinyConfig = Callable[..., PretrainConfig]
@@ -103,7 +104,7 @@ def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
         == f"simsiam: stopped by {number.name} and saved; go on with: simsiam pretrain {run_dir}\n"
     )
     assert final_state(run_dir)["step"] == step
-    assert not (run_dir / "summary.json").exists()
+    assert json.loads((run_dir / "summary.json").read_text()) == summarize(read_metrics(run_dir))
     assert (run_dir / "report.html").read_text().count("data:image/png;base64,") == 3
     assert cli.run(["pretrain", str(run_dir)]) == 0
     assert f"going on from step-{step:09d}.pt" in capsys.readouterr().out
@@ -179,46 +180,62 @@ def test_killed_run_goes_on_bit_for_bit(
     assert not list(run_dir.rglob("*.part"))
 
 
-# One process imports everything and then forks the lives of the run, each killed at a time of its own.
+# One process imports everything and then forks the lives of the run, each killed before or after one of the calls that
+# a run is made of: the how manieth is given.
 LIVES = """
-import os, signal, sys, threading, time
-from simsiam.train import cli, pretrain
+import os, pathlib, signal, sys
+import torch
+from simsiam.train import cli, metrics, pretrain
 
-announce = pretrain._announce
+def count(owner, name):
+    original = getattr(owner, name)
 
-for life, moment in enumerate([*sys.argv[2:], "never"]):
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        ended = f"killed by {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended {os.WEXITSTATUS(status)}"
-        print("life", moment, ended, flush=True)
-        continue
+    def call(*arguments, **named):
+        pass_by("before", name)
+        result = original(*arguments, **named)
+        pass_by("after", name)
+        return result
 
-    def kill():
-        time.sleep(float(moment))
+    setattr(owner, name, call)
+
+def pass_by(when, name):
+    global ahead
+    ahead -= 1
+    if ahead == 0:
+        print("death", when, name, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def announce_and_set_the_clock(*arguments):
-        announce(*arguments)
-        if moment != "never":
-            threading.Thread(target=kill, daemon=True).start()
-
-    pretrain._announce = announce_and_set_the_clock
-    os._exit(cli.run(["pretrain", sys.argv[1]]))
+count(pretrain, "train_step")
+count(torch, "save")
+count(metrics.MetricsLog, "write")
+for name in ("replace", "unlink"):
+    count(pathlib.Path, name)
+for ahead in map(int, sys.argv[2:]):
+    print("born", flush=True)
+    child = os.fork()
+    if child == 0:
+        os._exit(cli.run(["pretrain", sys.argv[1]]))
+    os.waitpid(child, 0)
 """
 
 
-def test_run_killed_at_random_times_goes_on_bit_for_bit(
-    tiny_config: TinyConfig, run_dir: Path, undisturbed_run: Path
+@pytest.mark.parametrize("seed", range(2))
+def test_run_killed_at_random_moments_goes_on_bit_for_bit(
+    seed: int, tiny_config: TinyConfig, run_dir: Path, undisturbed_run: Path
 ) -> None:
-    config = tiny_config(run_dir, "--checkpoint.every-steps=3", "--resume=auto")
+    config = tiny_config(run_dir, "--checkpoint.every-steps=3", "--resume=auto", "--checkpoint.keep=2")
     file = settings_file(run_dir.parent, config)
-    moments = [f"{seconds:.3f}" for seconds in np.random.default_rng(0).uniform(0.1, 1.5, 3)]
+    rng = np.random.default_rng(seed)
+    # After the fifth step there is a checkpoint. A later life has at least 20 calls, begun after step 9.
+    moments = [*rng.integers(24, 40, 1), *rng.integers(1, 20, 3), 0]
     lives = subprocess.run(
-        [sys.executable, "-c", LIVES, file, *moments], capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-c", LIVES, file, *map(str, moments)], capture_output=True, text=True, timeout=100, check=True
     )
-    ends = [line.partition(" ")[2] for line in lives.stdout.splitlines() if line.startswith("life ")]
-    assert "killed by 9" in ends[0] and ends[-1] == "never ended 0", lives.stdout + lives.stderr
+    _, first, *later = lives.stdout.split("born\n")
+    assert ["\ndeath " in f"\n{life}" for life in (first, *later)] == [True] * 4 + [False], lives.stdout
+    # Whoever is killed very early has not got so far as to tell.
+    assert "0 done of 12" in first and not any("0 done of 12" in life for life in later), lives.stdout
+    assert "going on from step-" in later[-1]
     assert_same_result(run_dir, undisturbed_run)
     assert not list(run_dir.rglob("*.part"))
 
