@@ -145,7 +145,7 @@ class CheckpointConfig:
     every_steps: int = 0
     """Steps between two checkpoints inside an epoch; 0: none."""
     every_minutes: float = 30.0
-    """Save, too, when the last checkpoint is so many minutes old; 0: whatever its age."""
+    """Save, too, when the last checkpoint is so many minutes old; 0: never by the clock."""
     keep: int = 3
     """Newest checkpoints that are kept; older ones are deleted."""
     keep_every_epochs: int = 0

@@ -1,7 +1,9 @@
 """What torchrun says in the environment → which of how many processes this one is, and what they do together."""
 
+import atexit
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +27,8 @@ Result = TypeVar("Result")
 _PATIENCE = timedelta(hours=2)
 """How long a process waits for the others, say while the first one measures the kNN accuracy.
 
-It needn't be short to notice a dead process: torchrun sees that at once, and ends the others.
+It needn't be short to notice a dead process: torchrun sees that at once, and ends the others, on other machines as soon
+as their agents hear of it. One that hangs is noticed only after this time.
 """
 
 
@@ -167,12 +170,24 @@ def join_world(device: DeviceName) -> Iterator[World]:
         world.leave()
     except Interrupted as stop:
         world.leave()
+        # A process that leaves the group behind is aborted at its end, and restarted by torchrun though it had done.
+        dist.destroy_process_group()
         if world.first:
             raise
         raise SystemExit(INTERRUPTED if stop.signal_number == signal.SIGINT else DONE) from None
-    finally:
-        # A process that leaves the group behind is aborted at its end, and restarted by torchrun though it had done.
+    except BaseException:
+        # The others may wait for this one in a collective, and NCCL takes a group down only together with them: to
+        # destroy it, or to leave that to the interpreter's end, could take for ever. The error is told, then all ends.
+        atexit.register(_end_at_once)
+        raise
+    else:
         dist.destroy_process_group()
+
+
+def _end_at_once() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(FAILED)
 
 
 def _meet(rank: int, size: int) -> Meeting:

@@ -30,9 +30,9 @@ class GraphedStep:
 
     The first steps of a run are taken as they are, on the stream of the capture: they load and tune what a capture may
     not. Since they are steps of the training, and a capture computes nothing, there are no weights, momenta, running
-    statistics or generators to be put back. Learning rates are constants of a graph; where they have changed, once an
-    epoch, the step is captured anew. All the rest that a step reads or writes must keep its place in memory; a
-    step may not wait for the device.
+    statistics or generators to be put back. Learning rates, which would be constants of the graph, are tensors on the
+    device while it is captured, and written to when they change, once an epoch. All the rest that a step reads or
+    writes must keep its place in memory; a step may not wait for the device.
 
     After https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. Off by default until it has been measured.
     """
@@ -43,7 +43,7 @@ class GraphedStep:
         self._eager_steps = _EAGER_STEPS
         self._crops: Crops | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._rates: list[float] = []
+        self._rates: list[torch.Tensor] = []
 
     def __call__(self, crops: Crops) -> StepOutput:
         """Take a step; what it returns holds until the next one."""
@@ -55,9 +55,10 @@ class GraphedStep:
         else:
             for place, values in zip(_tensors(self._crops), _tensors(crops), strict=True):
                 place.copy_(values, non_blocking=True)
-        rates = [group["lr"] for group in self._optimizer.param_groups]
-        if self._graph is None or rates != self._rates:
-            self._graph, self._rates = self._capture(self._crops), rates
+        if self._graph is None:
+            self._graph = self._capture(self._crops)
+        for place, group in zip(self._rates, self._optimizer.param_groups, strict=True):
+            place.fill_(group["lr"])
         self._graph.replay()
         return self._output
 
@@ -69,11 +70,16 @@ class GraphedStep:
         return output
 
     def _capture(self, crops: Crops) -> torch.cuda.CUDAGraph:
-        self._graph = None  # gives its memory back before as much is taken again
-        graph = torch.cuda.CUDAGraph()
+        graph, groups = torch.cuda.CUDAGraph(), self._optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        self._rates = [torch.tensor(rate, device=crops.pixels.device) for rate in rates]
+        for group, place in zip(groups, self._rates, strict=True):
+            group["lr"] = place
         # Only this thread's mistakes count: a loader's may allocate and copy meanwhile.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._output = self._step(crops)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
         return graph
 
 

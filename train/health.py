@@ -43,7 +43,8 @@ class FiniteSteps:
         """Steps skipped so far."""
         self.streak = torch.zeros((), dtype=torch.int64, device=device)
         """Steps skipped since the last one that was not."""
-        self._found_inf = torch.zeros(1, device=device)
+        self.found_inf = torch.zeros(1, device=device)
+        """Whether the last step was skipped, for whatever reason: 0 or 1, float32 (1,)."""
         self._parameters = parameters
         self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if self._statistics:
@@ -72,8 +73,8 @@ class FiniteSteps:
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         bad = ~_all_finite(gradients)
-        self._found_inf.copy_(bad)
-        optimizer.found_inf = self._found_inf  # pyright: ignore[reportAttributeAccessIssue]
+        self.found_inf.copy_(bad)
+        optimizer.found_inf = self.found_inf  # pyright: ignore[reportAttributeAccessIssue]
         statistics = self._gather_statistics() if self._statistics else bad.new_zeros(0)
         ill, scale = bad, getattr(optimizer, "grad_scale", None)  # which GradScaler.step sets
         if scale is not None:
@@ -132,19 +133,21 @@ class Health:
     def check_steps(self, step: int) -> int:
         """Return how many steps were skipped, with a warning if they have become more. Waits for the device.
 
-        Raises RunError when one was and `on_nonfinite` is `stop`, or when the last 10 were.
+        Raises Unhealthy when one was and `on_nonfinite` is `stop`; RunError when the last 10 were and it is `skip`.
         """
         skipped, streak = torch.stack([self._steps.skipped, self._steps.streak]).tolist()
-        if skipped > self._skipped_before and self._config.on_nonfinite == "stop":
-            self._skipped_before = skipped  # so that the run can be saved, and gone on with
-            raise Unhealthy(
-                f"A gradient was not finite in one of the last steps before step {step}; they changed no weight, and"
-                f" the newest checkpoint is of this step: go on from it with --health.on-nonfinite skip. {BEGIN_ANEW}"
-            )
-        if streak >= _HOPELESS_STREAK:
+        if self._config.on_nonfinite == "stop":
+            if skipped > self._skipped_before:
+                self._skipped_before = skipped  # so that the run can be saved, and gone on with
+                raise Unhealthy(
+                    f"A gradient was not finite in one of the last steps before step {step}; they changed no weight,"
+                    " and the newest checkpoint is of this step: go on from it with --health.on-nonfinite skip."
+                    f" {BEGIN_ANEW}"
+                )
+        elif streak >= _HOPELESS_STREAK:
             raise RunError(
-                f"No gradient was finite in the {streak} steps before step {step};"
-                f" the last good state is in an older checkpoint. {BEGIN_ANEW}"
+                f"No gradient was finite in the {streak} steps before step {step}, so this is not saved: go on from"
+                f" an older checkpoint, if there is one. {BEGIN_ANEW}"
             )
         if skipped > self._skipped_before:
             self._warn(
@@ -156,7 +159,7 @@ class Health:
 
     def last_step_was_skipped(self) -> bool:
         """Tell whether the last step's gradient was not finite. Waits for the device."""
-        return bool(self._steps.streak)
+        return bool(self._steps.found_inf)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs to write the very same records."""

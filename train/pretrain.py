@@ -20,6 +20,7 @@ from simsiam.train.console import TrainingConsole, show_progress
 from simsiam.train.distributed import World, join_world
 from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.monitor import KnnMonitor
+from simsiam.train.exit_codes import FAILED
 from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
 from simsiam.train.health import Unhealthy
 from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
@@ -27,7 +28,7 @@ from simsiam.train.memory_estimate import explain_out_of_memory
 from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
 from simsiam.train.objective import StepOutput
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
-from simsiam.train.run_folder import describe_images, open_run_folder
+from simsiam.train.run_folder import describe_images, open_run_folder, stop_job
 from simsiam.train.run_report import draw_views, report_run
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.stage_clock import StageClock
@@ -155,10 +156,16 @@ def _told_where_it_fails(run: TrainingRun, world: World) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        if isinstance(error, Unhealthy):
+        stopped = isinstance(error, Unhealthy)
+        if stopped:
             run.save(wait=True)
-        if world.first and read_metrics(run.folder.path):
-            report_run(run.folder.path)
+        if world.first:
+            if stopped:
+                stop_job(run.folder)
+            if read_metrics(run.folder.path):
+                report_run(run.folder.path)
+        elif stopped:
+            raise SystemExit(FAILED) from None  # all have found the same, and one tells of it
         raise
 
 

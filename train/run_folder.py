@@ -49,8 +49,8 @@ def open_run_folder(
     """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
 
     `images` are those to train on, from `describe_images`. A folder that the same `job` has opened before is gone on
-    with, whatever `config.resume` says: torchrun has started the job again. Where the run goes on from another
-    checkpoint than the newest, those of later steps are set aside, with a warning.
+    with, whatever `config.resume` says, since torchrun has started the job again; unless `stop_job` was called. Where
+    the run goes on from another checkpoint than the newest, those of later steps are set aside, with a warning.
 
     Raises UsageError when another process trains in it, when it holds another run or something else, lies among the
     images, or when the checkpoint was made with other settings or images; then nothing is written.
@@ -86,8 +86,22 @@ _LOCK = ".lock"
 _JOB = ".job"
 
 
+_STOPPED = " stopped"
+
+
+def stop_job(folder: RunFolder) -> None:
+    """Note that the job that has the folder open is to end, so that torchrun does not start it again and again."""
+    if (folder.path / _JOB).is_file():
+        write_text_atomically(folder.path / _JOB, (folder.path / _JOB).read_text() + _STOPPED)
+
+
 def _was_opened_by(job: str | None, path: Path) -> bool:
-    return job is not None and (path / _JOB).is_file() and (path / _JOB).read_text() == job
+    if job is None or not (path / _JOB).is_file():
+        return False
+    opened_by = (path / _JOB).read_text()
+    if opened_by == job + _STOPPED:
+        raise UsageError(f"The run in {path} was stopped by its health, so it is not gone on with.")
+    return opened_by == job
 
 
 def _refuse_place(path: Path, config: PretrainConfig) -> None:

@@ -180,34 +180,39 @@ class TrainingRun:
         return record
 
     def save(self, wait: bool = False) -> None:
-        """Copy the state and have it written in the background. This waits for the device and for the last save.
+        """Copy the state and have the first process write it in the background. All processes must call it together.
+
+        This waits for the device, and for the last save.
 
         With `wait` it is on the disk when this returns. Raises RunError when a weight is no number any more, when the
         run's health forbids to go on, and with `wait` when the checkpoint can't be written.
         """
         with self.window.pause():
             self.health.check_steps(self.step)
+            weights = self.model.state_dict()
+            if not all(value.isfinite().all() for value in weights.values()):
+                raise RunError(self._diverged("A weight is not finite"))
         self._world.average_(self.window.sums)  # so that all of them can go on from the first one's
+        replaced = self._count_replaced()
+        self._saved_at = time.monotonic()
+        if not self._world.first:
+            return
         state = {
             "config": to_tree(self.config),
             "images": self.folder.images,
             "step": self.step,
-            "model": self.model.state_dict(),
+            "model": weights,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "window": self.window.state_dict(),
             "health": self.health.state_dict(),
-            "replaced_images": self._count_replaced(),
+            "replaced_images": replaced,
         }
         with self.window.pause():
-            state = snapshot(state)
-            if not all(value.isfinite().all() for value in state["model"].values()):
-                raise RunError(self._diverged("A weight is not finite"))
-            if self._world.first:
-                self._writer.begin(state, self.step)
-                if wait:
-                    self._writer.finish()
-        self._saved_at = time.monotonic()
+            self._writer.begin(snapshot(state), self.step)
+            if wait:
+                self._writer.finish()
+            self._saved_at = time.monotonic()
 
     def _count_replaced(self) -> int:
         """Return how many broken images have been replaced since the run began, in all processes."""
@@ -229,4 +234,7 @@ class TrainingRun:
         self._replaced_before = state.get("replaced_images", 0)  # which the first versions didn't keep
 
     def _diverged(self, what: str) -> str:
-        return f"{what} at step {self.step}; the last good state is in {self.folder.checkpoints}. {BEGIN_ANEW}"
+        return (
+            f"{what} at step {self.step}; the checkpoints that were written before, if any, are in"
+            f" {self.folder.checkpoints}. {BEGIN_ANEW}"
+        )

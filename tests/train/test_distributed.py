@@ -1,13 +1,17 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
 from simsiam.pipeline.draw import Augmentation
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
+from simsiam.train import distributed
 from simsiam.train.distributed import World, join_world
+from simsiam.train.rendezvous import Meeting
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -38,3 +42,20 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     with join_world("cpu") as world:
         assert (world.rank, world.size, world.first, world.local_size) == (0, 1, True, 1)
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_group_is_taken_down_only_where_all_do_it_together(ends_well: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error the others may sit in a collective, and NCCL would wait for them."""
+    happened: list[object] = []
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_meet", lambda rank, size: Meeting(HashStore(), "job"))
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **named: happened.append(named["rank"]))
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: happened.append("destroyed"))
+    monkeypatch.setattr(distributed.atexit, "register", happened.append)
+    with nullcontext() if ends_well else pytest.raises(KeyError), join_world("cpu") as world:
+        assert (world.rank, world.size, world.job) == (1, 2, "job")
+        if not ends_well:
+            raise KeyError
+    assert happened == [1, "destroyed" if ends_well else distributed._end_at_once]

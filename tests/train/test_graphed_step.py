@@ -46,22 +46,25 @@ class FakeGraph:
 
 
 class Step:
-    """Counts what it sees; during a capture it computes nothing, as on a GPU."""
+    """Notes what it sees of its batch and of the learning rate; during a capture it computes nothing, as on a GPU."""
 
     def __init__(self) -> None:
         self.graph: FakeGraph | None = None
+        self.optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
         self.captures, self.seen, self.output = 0, [], StepOutput(torch.zeros(()), torch.zeros(()))
 
     def __call__(self, crops: Crops) -> StepOutput:
+        rate = self.optimizer.param_groups[0]["lr"]
         if self.graph is None:
-            self.compute(crops)
+            self.compute(crops, rate)
         else:
             self.captures += 1
-            self.graph.captured = lambda: self.compute(crops)
+            self.graph.captured = lambda: self.compute(crops, rate)
         return self.output
 
-    def compute(self, crops: Crops) -> None:
-        self.seen.append([int(tensor.flatten()[0]) for tensor in (crops.pixels, *crops.draws, crops.index)])
+    def compute(self, crops: Crops, rate: Any) -> None:
+        numbers = [int(tensor.flatten()[0]) for tensor in (crops.pixels, *crops.draws, crops.index)]
+        self.seen.append((numbers, round(float(rate), 6)))
 
 
 @pytest.fixture
@@ -86,15 +89,26 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Step:
     return step
 
 
-def test_each_batch_is_seen_once_and_a_new_rate_is_captured(step: Step) -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-    graphed = GraphedStep(step, optimizer)
-    captures = []
-    for number in range(9):
-        if number == 6:
-            optimizer.param_groups[0]["lr"] = 0.05
+def test_each_batch_is_seen_once_with_the_rate_of_its_epoch_in_one_graph(step: Step) -> None:
+    graphed, rates = GraphedStep(step, step.optimizer), [0.1] * 6 + [0.05] * 3
+    for number, rate in enumerate(rates):
+        step.optimizer.param_groups[0]["lr"] = rate
         values = torch.full((2,), number)
         graphed(Crops(values, Draws(*[values] * len(Draws._fields)), values, values))
-        captures.append(step.captures)
-    assert step.seen == [[number] * (2 + len(Draws._fields)) for number in range(9)]
-    assert captures == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        assert step.captures == (number >= 3)
+        assert step.optimizer.param_groups[0]["lr"] is rate
+    assert step.seen == [([number] * (2 + len(Draws._fields)), rate) for number, rate in enumerate(rates)]
+
+
+def test_fused_optimizer_takes_a_rate_that_lies_in_a_tensor() -> None:
+    """As it does of the graph; the same bits as with a number."""
+    weights = []
+    for rate in (0.1, torch.tensor(0.1)):
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 7))
+        optimizer = torch.optim.SGD([weight], lr=0.3, momentum=0.9, weight_decay=1e-4, fused=True)
+        optimizer.param_groups[0]["lr"] = rate
+        for _ in range(3):
+            weight.grad = weight.detach().sin()
+            optimizer.step()
+        weights.append(weight.detach())
+    assert torch.equal(*weights)

@@ -9,7 +9,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from simsiam.pipeline.errors import RunError
 from simsiam.train.config import HealthConfig
-from simsiam.train.health import FiniteSteps, Health
+from simsiam.train.health import FiniteSteps, Health, Unhealthy
 
 HEALTHY = 0.1
 
@@ -166,6 +166,24 @@ def test_run_stops_at_one_gradient_if_told_so() -> None:
     take_step(model, optimizer, images(0, float("nan")))
     with pytest.raises(RunError, match="A gradient was not finite in one of the last steps before step 1;"):
         health.check_steps(1)
+
+
+def test_run_that_stops_at_one_gradient_can_be_saved_however_many_followed() -> None:
+    health, model, optimizer = watched_by(on_nonfinite="stop")
+    for step in range(12):
+        take_step(model, optimizer, images(step, float("nan")))
+    with pytest.raises(Unhealthy, match=r"go on from it with --health\.on-nonfinite skip"):
+        health.check_steps(12)
+    assert health.check_steps(12) == 12
+
+
+def test_step_that_only_finds_the_scale_counts_as_skipped_for_its_line() -> None:
+    health, model, optimizer = watched_by()
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: torch.full_like(gradient, torch.nan))
+    assert not health.last_step_was_skipped()
+    take_scaled_step(model, optimizer, GradScaler("cpu", init_scale=2.0**16), images(0))
+    assert health.last_step_was_skipped() and health.check_steps(1) == 0
 
 
 @pytest.mark.parametrize("sign", [{"output_std": 0.19 * HEALTHY}, {"loss": -0.9995}, {"output_std": float("nan")}])

@@ -20,7 +20,7 @@ from rich.console import Console
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.source import open_source
-from simsiam.train import cli
+from simsiam.train import cli, metrics
 from simsiam.train import pretrain as job
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import KnnConfig, PretrainConfig, to_tree
@@ -90,6 +90,28 @@ def test_metrics_have_a_line_a_log_step_and_one_a_measurement(tiny_run: Path) ->
             assert -1 <= record["loss"] <= 1 and record["output_std"] > 0
             assert min(record[rate] for rate in rates if rate.endswith("_ms")) > 0
             assert record["views_per_second"] == pytest.approx(2 * record["images_per_second"], abs=0.2)
+
+
+def test_neither_what_comes_first_nor_a_measurement_counts_for_the_speed(
+    tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a step takes a second, and opening and measuring an hour each."""
+    now, train_step, open_loader, measure = [0.0], job.train_step, job._open_loader, KnnMonitor.measure
+
+    def taking(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            now[0] += seconds
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(job, "train_step", taking(1, train_step))
+    monkeypatch.setattr(job, "_open_loader", taking(3600, open_loader))
+    monkeypatch.setattr(KnnMonitor, "measure", taking(3600, measure))
+    train(tiny_config(run_dir, "--max-steps=8", "--log.every-steps=4"))
+    rates = [record["images_per_second"] for record in read_metrics(run_dir) if "loss" in record]
+    assert rates == [8.0, 8.0]
 
 
 def test_learning_rates_follow_the_schedule(tiny_run: Path) -> None:

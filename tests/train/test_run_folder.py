@@ -8,7 +8,7 @@ import yaml
 
 from simsiam.train.checkpoint import list_checkpoints, save_checkpoint
 from simsiam.train.config import DataConfig, KnnConfig, PretrainConfig, to_tree
-from simsiam.train.run_folder import RunFolder, open_run_folder
+from simsiam.train.run_folder import RunFolder, open_run_folder, stop_job
 
 CONFIG = PretrainConfig(epochs=5)
 IMAGES = {"count": 48, "fingerprint": "abc"}
@@ -128,6 +128,14 @@ def test_job_that_is_started_again_goes_on_whatever_it_was_started_with(tmp_path
         with pytest.raises(ValueError, match="is already in use: give --resume auto"):
             opened(CONFIG, tmp_path / "run", job=other)
     assert opened(CONFIG, tmp_path / "run", job="one").resumed_from == newest
+
+
+def test_job_that_was_stopped_is_not_started_again(tmp_path: Path) -> None:
+    stop_job(opened(CONFIG, tmp_path / "run", job="one"))
+    save(tmp_path / "run", 3)
+    with pytest.raises(ValueError, match=r"run was stopped by its health, so it is not gone on with\."):
+        opened(with_resume("auto"), tmp_path / "run", job="one")
+    assert opened(with_resume("auto"), tmp_path / "run", job="another").state is not None
 
 
 def test_job_begun_from_another_run_begins_there_again_until_it_has_a_checkpoint_of_its_own(tmp_path: Path) -> None:

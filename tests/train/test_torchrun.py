@@ -76,10 +76,10 @@ class Launcher:
         return output
 
 
-# 48 images in steps of 16, twice; the views are large enough for statistics that float32 doesn't spoil.
+# Steps of 32 of 48 images; the views are large enough for statistics that float32 doesn't spoil.
 SMALL = (
-    *("--batch-size=16", "--model.stem=cifar", "--knn.every-epochs=0", "--log.every-steps=1"),
-    *("--optimizer.base-lr=0.2", "--max-steps=5"),
+    *("--batch-size=32", "--model.stem=cifar", "--knn.every-epochs=0", "--log.every-steps=1"),
+    *("--optimizer.base-lr=0.04", "--epochs=9", "--max-steps=5", "--checkpoint.every-epochs=3"),
 )
 
 
@@ -101,7 +101,7 @@ def two_processes(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) 
     """The same run by two processes; to be read only."""
     run = tmp_path_factory.mktemp("two") / "run"
     output = launcher.run(run, *SMALL)
-    assert output.count("Learning rate: 0.0125 = 0.2 × 16 / 256") == 1, "the first process alone writes"
+    assert output.count("Learning rate: 0.005 = 0.04 × 32 / 256") == 1, "the first process alone writes"
     return run
 
 
@@ -163,6 +163,28 @@ def test_an_error_in_one_process_is_told_and_ends_the_job(launcher: Launcher, ru
 
 
 @pytest.mark.timeout(300)
+def test_what_one_process_alone_has_heard_all_obey_in_the_same_step(launcher: Launcher, run_dir: Path) -> None:
+    """A signal that only the second one got; and the clock, which only the first one looks at."""
+    fault = "if rank == 1 and taken == 4: os.kill(os.getpid(), 15)"
+    options = *SMALL, "--max-steps=5", "--checkpoint.every-epochs=9", "--checkpoint.every-minutes=0.00001"
+    output = launcher.run(run_dir, *options, fault=fault)
+    assert output.count("stopped by SIGTERM and saved") == 1, output
+    assert [path.name for path in list_checkpoints(run_dir / "checkpoints")] == [
+        f"step-00000000{step}.pt" for step in (5, 4, 3)
+    ]
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_its_health_stops_is_not_started_again(launcher: Launcher, run_dir: Path) -> None:
+    # A limit that a training is soon below.
+    options = *SMALL, "--health.on-collapse=stop", "--health.collapse-loss=0", "--health.collapse-steps=2"
+    output = launcher.run(run_dir, *options, "--health.collapse-std=1", code=1, restarts=2)
+    assert output.count("The output has collapsed: for 2 steps") == 1, output
+    assert output.count("was stopped by its health, so it is not gone on with") == 2
+    assert 2 <= final_state(run_dir)["step"] < 5
+
+
+@pytest.mark.timeout(300)
 def test_a_folder_of_another_run_is_refused_by_the_first_process_at_every_start(
     launcher: Launcher, run_dir: Path
 ) -> None:
@@ -176,7 +198,7 @@ def test_a_folder_of_another_run_is_refused_by_the_first_process_at_every_start(
 @pytest.mark.timeout(300)
 def test_sigterm_to_torchrun_saves_the_same_step_of_all_processes(launcher: Launcher, run_dir: Path) -> None:
     # Slow steps, and loader processes, which torchrun sends the signal as well.
-    options = *SMALL, "--data.workers=1", "--data.backend=torch", "--max-steps=400", "--epochs=200"
+    options = *SMALL, "--data.workers=1", "--data.backend=torch", "--max-steps=400", "--epochs=400"
     process = launcher.start(run_dir, *options, fault="time.sleep(0.1 * rank)")
     while not any(record["step"] >= 2 for record in read_metrics(run_dir)):
         time.sleep(0.1)

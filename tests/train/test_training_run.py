@@ -12,7 +12,7 @@ from simsiam.model.small_map_conv import SmallMapConv2d
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
-from simsiam.train import training_run
+from simsiam.train import metrics, training_run
 from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import CheckpointConfig, PretrainConfig
 from simsiam.train.objective import StepOutput
@@ -195,6 +195,23 @@ def test_a_line_has_the_means_since_the_line_before(make_run) -> None:
     run.step = 10
     run.window.add(StepOutput(torch.tensor(8.0), torch.tensor(0.5)), wait_seconds=0.0)
     assert run.record()["loss"] == (6 + 7 + 8) / 3
+
+
+def test_rates_count_each_image_of_the_global_batch_once(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
+    run = make_run()
+    run.window.start_clock()
+    for run.step in range(1, 6):
+        run.window.add(StepOutput(torch.tensor(-0.5), torch.tensor(0.5)), wait_seconds=0.1)
+        now[0] += 0.5
+    record = run.record()  # 5 steps of 8 images in 2.5 s
+    assert record is not None
+    assert {name: record[name] for name in ("images_per_second", "views_per_second", "wait_percent")} == {
+        "images_per_second": 16.0,
+        "views_per_second": 32.0,
+        "wait_percent": 20.0,
+    }
 
 
 def test_loss_that_is_no_number_is_no_line(make_run) -> None:
