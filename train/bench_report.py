@@ -11,6 +11,7 @@ from rich.table import Table
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.train.bench_results import Result
 from simsiam.train.environment import describe_environment
+from simsiam.train.rate_text import rate_text
 
 
 def print_loader_results(results: Sequence[Result], console: Console) -> None:
@@ -25,9 +26,9 @@ def print_loader_results(results: Sequence[Result], console: Console) -> None:
         low, high = result["images_per_second_20_80"]
         speed.add_row(
             result["name"],
-            f"{result['images_per_second']:,.0f}",
-            f"{low:,.0f}–{high:,.0f}",
-            f"{result['views_per_second']:,.0f}",
+            rate_text(result["images_per_second"]),
+            f"{rate_text(low)}–{rate_text(high)}",
+            rate_text(result["views_per_second"]),
             f"{result['percent_of_synthetic']:.1f}",
             f"{100 * result['images_per_second'] / needed:.1f}",
             *([f"{result['times_baseline']:.2f}"] if baseline else []),
@@ -70,14 +71,16 @@ def print_step_results(results: Sequence[Result], console: Console) -> None:
             speed.add_column(heading, justify="right")
     stages = dict.fromkeys(stage for result in results for stage in result["stage_milliseconds"])
     work = _table("row", *(f"{stage}\nms" for stage in stages), "TFLOP\n/s", "% of\nproducts")
-    work.add_column("% of\nmemory" if on_gpu else "MiB", justify="right")
+    if on_gpu:
+        work.add_column("% of mem-\nory bound", justify="right")
+    work.add_column("GPU MiB" if on_gpu else "MiB", justify="right")
     for result in results:
         low, high = result["images_per_second_20_80"]
         speed.add_row(
             result["name"],
-            f"{result['images_per_second']:,.0f}",
-            f"{low:,.0f}–{high:,.0f}",
-            f"{result['views_per_second']:,.0f}",
+            rate_text(result["images_per_second"]),
+            f"{rate_text(low)}–{rate_text(high)}",
+            rate_text(result["views_per_second"]),
             f"{result['milliseconds_per_step']:,.1f}",
             f"{result['wait_percent']:.1f}",
             *([f"{result['percent_of_synthetic']:.1f}"] if with_ceiling else []),
@@ -87,13 +90,15 @@ def print_step_results(results: Sequence[Result], console: Console) -> None:
         work.add_row(
             result["name"],
             *(f"{times[stage]:,.1f}" if stage in times else "" for stage in stages),
-            f"{result['tflops_per_second']:,.2f}",
+            f"{result['tflops_per_second']:,.{2 if result['tflops_per_second'] >= 1 else 3}f}",
             f"{result['percent_of_products']:.0f}",
-            f"{result['percent_of_memory_bound']:.0f}" if on_gpu else f"{result['peak_memory_mib']:,.0f}",
+            *([f"{result['percent_of_memory_bound']:.0f}"] if on_gpu else []),
+            f"{result['peak_device_memory_mib' if on_gpu else 'peak_memory_mib']:,.0f}",
         )
     console.print(speed, work)
-    if with_peer:
-        ratio = results[0]
+    compared = [result for result in results if result["name"] != result.get("baseline")]
+    if with_peer and compared:
+        ratio = compared[0]
         low, high = ratio["times_baseline_range"]
         console.print(
             f"{ratio['name']} takes {ratio['times_baseline']:.2f} times as many images a second as {ratio['baseline']},"

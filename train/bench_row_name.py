@@ -30,14 +30,18 @@ ConvertRowName = Literal["scan", "convert", "bytes-copied", "re-encoded", "ffcv-
 - `ffcv-writer`: FFCV's own DatasetWriter with the same longest side and quality.
 """
 
-StepRowName = Literal["ours", "ours-fp32", "ours-bf16", "ours-compiled", "peer", "peer-amp"]
+StepRowName = Literal[
+    "ours", "ours-fp32", "ours-bf16", "ours-compiled", "ours-fused", "ours-graphed", "peer", "peer-amp"
+]
 """One of
 
 - `ours`: the step of `simsiam pretrain`, with the precision and the compilation that were asked for;
 - `ours-fp32`, `ours-bf16`: the same in this precision;
 - `ours-compiled`: the same through torch.compile;
+- `ours-fused`: the same with batch norm, sum and ReLU as one operation, which is what `ours` has on a CPU;
+- `ours-graphed`: the same as one CUDA graph, launched at once;
 - `peer`: what most trainings have: one pass a view, channels-first, float32, torch.nn's batch norm, torch's SGD;
-- `peer-amp`: the same in automatic mixed precision (bfloat16).
+- `peer-amp`: the same in automatic mixed precision (bfloat16, or float16 on a GPU that lacks it).
 """
 TrainRowName = Literal["ours", "synthetic", "peer", "peer-amp"]
 """One of

@@ -11,6 +11,7 @@ from simsiam.train.bench_step_row import measure_steps
 from simsiam.train.bench_turns import take_turns
 from simsiam.train.config import PretrainConfig
 from simsiam.train.environment import available_cores
+from simsiam.train.graphed_step import check_cuda_graph
 from simsiam.train.pinned_process import first_cores
 from simsiam.train.precision import choose_arithmetic, open_device
 from simsiam.train.step_results import step_results_of
@@ -50,6 +51,10 @@ def _configured(config: PretrainConfig, name: StepRowName) -> PretrainConfig:
             return replace(config, precision="bf16")
         case "ours-compiled":
             return replace(config, compile=config.compile if config.compile != "off" else "default")
+        case "ours-fused":
+            return replace(config, fused_batch_norm="on")
+        case "ours-graphed":
+            return replace(config, cuda_graph=True)
     return config
 
 
@@ -73,6 +78,7 @@ def measure_rows(
     for row in rows.values():
         device = open_device(row.config.device)
         choose_arithmetic(device, row.config.precision)
+        check_cuda_graph(row.config, device, world_size=1)
     first = next(iter(rows))
     rows = rows | {first: replace(rows[first], trace=trace)}
     config, cores = rows[first].config, first_cores(available_cores())

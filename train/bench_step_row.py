@@ -15,7 +15,7 @@ from simsiam.train.memory_estimate import explain_out_of_memory
 from simsiam.train.precision import open_device
 from simsiam.train.step import Mark
 from simsiam.train.step_rows import StepRow, StepSettings, open_row
-from simsiam.train.step_stages import count_work, measure_products, time_stages, trace_steps
+from simsiam.train.step_stages import Products, count_work, measure_products, time_stages, trace_steps
 
 _WARM_UP_STEPS = 2
 _STAGED_STEPS = 3
@@ -36,8 +36,10 @@ class FirstSteps(NamedTuple):
     """Floating point operations of a step."""
     bytes_moved: int
     """What a step moves at least; see `count_work`."""
+    products: Products
+    """What the row's convolutions and products are computed in."""
     products_per_second: float
-    """Floating point operations per second of matrix products in the row's precision."""
+    """Floating point operations per second of large matrix products in that."""
     copy_bytes_per_second: float | None
     """Of a copy in a GPU's memory; None on a CPU, whose caches may hold what a step moves."""
 
@@ -49,7 +51,7 @@ class StepRound(NamedTuple):
     wait_seconds: float
     """Of the windows' time, in which the loader was waited for."""
     device_memory_bytes: int | None
-    """The most that PyTorch has taken of a GPU's memory so far."""
+    """The most that the steps have taken of a GPU's memory."""
 
 
 def measure_steps(settings: StepSettings) -> Generator[FirstSteps | StepRound]:
@@ -66,7 +68,9 @@ def measure_steps(settings: StepSettings) -> Generator[FirstSteps | StepRound]:
         row.step(batch, _ignore)
         synchronize()
         opening_seconds = time.perf_counter() - began
-        yield _measure_once(settings, row, batch, device, opening_seconds)
+        first = _measure_once(settings, row, batch, device, opening_seconds)
+        _rest(device)
+        yield first
         waits: list[float] = []
         images = _train(row, settings.config.batch_size, waits)
         while True:
@@ -74,11 +78,20 @@ def measure_steps(settings: StepSettings) -> Generator[FirstSteps | StepRound]:
             for _ in range(_WARM_UP_STEPS + (2 * settings.workers if row.backend != "synthetic" else 0)):
                 next(images)
             waits.clear()
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             windows = time_windows(
                 images, settings.seconds, min(_WINDOW_SECONDS, settings.seconds), least=1, synchronize=synchronize
             )
             memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+            _rest(device)
             yield StepRound(windows, sum(waits), memory)
+
+
+def _rest(device: torch.device) -> None:
+    """Give back what PyTorch keeps of a GPU's memory, which the row whose turn comes may need."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _measure_once(
@@ -99,7 +112,7 @@ def _measure_once(
     stages = time_stages(staged_step, device, _STAGED_STEPS)
     operations, bytes_moved = count_work(lambda: row.step(batch, _ignore), row.model)
     if settings.trace:
-        trace_steps(lambda: row.step(batch, _ignore), settings.trace)
+        trace_steps(lambda mark: row.step(batch, mark), settings.trace)
     return FirstSteps(
         opening_seconds,
         row.backend,
@@ -107,7 +120,8 @@ def _measure_once(
         stages,
         operations,
         bytes_moved,
-        measure_products(device, row.dtype),
+        row.products,
+        measure_products(device, row.products),
         measure_copy(device) if on_gpu else None,
     )
 

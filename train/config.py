@@ -215,6 +215,8 @@ class PretrainConfig:
     """Compile the network with torch.compile."""
     cuda_graph: bool = False
     """Capture the whole step once and replay it on the GPU: for small networks, whose launches take the longest."""
+    fused_batch_norm: Literal["auto", "on", "off"] = "auto"
+    """Batch norm, sum and ReLU of the encoder as one operation; `auto`: on a CPU, uncompiled, where it was measured."""
     recompute: bool = False
     """Keep less for the backward pass, and compute it again there: for a batch that is too large for the GPU."""
     deterministic: bool = False

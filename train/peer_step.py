@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torchvision.models import resnet as torchvision_resnet
 
 from simsiam.train.config import ModelConfig, OptimizerConfig
@@ -41,7 +42,10 @@ class PeerNetwork(nn.Module):
 
 
 class PeerStep:
-    """A step in float32, or in automatic mixed precision (bfloat16): channels-first, uncompiled, PyTorch's own SGD."""
+    """A step in float32, or in automatic mixed precision: channels-first, uncompiled, PyTorch's own SGD.
+
+    Mixed precision is bfloat16, or float16 with a GradScaler on a GPU that lacks it.
+    """
 
     def __init__(
         self, model: ModelConfig, optimizer: OptimizerConfig, batch_size: int, device: torch.device, mixed: bool
@@ -55,7 +59,13 @@ class PeerStep:
             momentum=optimizer.momentum,
             weight_decay=optimizer.weight_decay,
         )
-        self._precision = torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext()
+        self.dtype = torch.float32
+        """Of its convolutions and products."""
+        if mixed:
+            has_bfloat16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+            self.dtype = torch.bfloat16 if has_bfloat16 else torch.float16
+        self._precision = torch.autocast(device.type, self.dtype) if mixed else nullcontext()
+        self._scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def __call__(self, views: tuple[Tensor, Tensor], mark: Mark = lambda stage: None) -> Tensor:
         """Take a step on two float32 views (n, 3, height, width) on the device; returns the loss, a scalar there."""
@@ -65,8 +75,9 @@ class PeerStep:
             loss = -(self._similarity(p1, z2).mean() + self._similarity(p2, z1).mean()) / 2
         mark("forward")
         self._optimizer.zero_grad()
-        loss.backward()
+        self._scaler.scale(loss).backward()
         mark("backward")
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         mark("optimizer")
         return loss.detach()

@@ -17,11 +17,14 @@ from simsiam.train.bench_batches import LongPlan
 from simsiam.train.bench_row_name import StepRowName, TrainRowName
 from simsiam.train.config import PretrainConfig
 from simsiam.train.environment import worker_count
+from simsiam.train.graphed_step import GraphedStep
+from simsiam.train.objective import StepOutput
 from simsiam.train.peer_step import PeerStep
 from simsiam.train.precision import choose_arithmetic
 from simsiam.train.ready_images import ReadyImages
 from simsiam.train.run_folder import RunFolder
 from simsiam.train.step import Mark, train_step
+from simsiam.train.step_stages import Products
 from simsiam.train.training_run import TrainingRun
 
 _ENDLESS = 1_000_000
@@ -56,8 +59,8 @@ class StepRow(NamedTuple):
     model: nn.Module
     backend: str
     precision: str
-    dtype: torch.dtype
-    """Of its convolutions and products."""
+    products: Products
+    """What its convolutions and products are computed in."""
 
 
 def open_row(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
@@ -76,12 +79,20 @@ def _ours(settings: StepSettings, device: torch.device, held: ExitStack) -> Step
     run.model.train()
     run.set_learning_rate()
 
+    def whole_step(crops: Any, mark: Mark = lambda stage: None) -> StepOutput:
+        return train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std, mark)
+
+    graphed = GraphedStep(whole_step, run.optimizer) if config.cuda_graph else None
+
     def step(crops: Any, mark: Mark) -> None:
-        output = train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std, mark)
+        output = whole_step(crops, mark) if graphed is None else graphed(crops)
         run.window.add(output, 0.0)
+        if graphed is not None:  # of which only the whole can be timed
+            mark("step")
 
     batches = (crops for epoch in range(_ENDLESS) for crops in loader.epoch(epoch))
-    return StepRow(batches, step, run.model, data.backend, arithmetic.name, arithmetic.dtype)
+    products = Products(arithmetic.dtype, tf32=arithmetic.name == "tf32")
+    return StepRow(batches, step, run.model, data.backend, arithmetic.name, products)
 
 
 def _peer(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
@@ -90,8 +101,13 @@ def _peer(settings: StepSettings, device: torch.device, held: ExitStack) -> Step
     batches = _ready_views(config, device) if settings.images is None else _peer_views(settings, device)
     held.enter_context(closing(batches))
     backend = "synthetic" if settings.images is None else "imagefolder-pil"
-    precision = "AMP (bf16)" if mixed else "fp32"
-    return StepRow(batches, step, step.network, backend, precision, torch.bfloat16 if mixed else torch.float32)
+    if mixed:
+        precision = "AMP (bf16)" if step.dtype == torch.bfloat16 else "AMP (fp16)"
+    else:
+        # PyTorch leaves it so, and most users do.
+        precision = "fp32, convolutions in tf32" if device.type == "cuda" else "fp32"
+    products = Products(step.dtype, tf32=device.type == "cuda" and not mixed)
+    return StepRow(batches, step, step.network, backend, precision, products)
 
 
 def _ready_views(config: PretrainConfig, device: torch.device) -> Generator[tuple[Tensor, ...]]:

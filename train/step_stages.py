@@ -1,13 +1,16 @@
 """A training step that marks its stages → what each stage takes, what the whole computes, and a trace of it."""
 
 import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.train.stage_clock import StageClock
 from simsiam.train.step import Mark
 
@@ -52,30 +55,54 @@ def count_work(step: Callable[[], object], model: nn.Module) -> tuple[int, int]:
     return counter.get_total_flops(), 3 * (inputs + outputs) + 8 * outputs
 
 
-def measure_products(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
+class Products(NamedTuple):
+    """What matrix products are computed in."""
+
+    dtype: torch.dtype
+    tf32: bool = False
+    """Whether float32 is rounded to tf32 before, as a GPU can."""
+
+
+def measure_products(device: torch.device, products: Products, side: int | None = None) -> float:
     """Return the floating point operations per second of a product of two square matrices, the best of a few.
 
     By default they have 8,192 rows on a GPU, and 2,048 on a CPU.
     """
     side = side or (8192 if device.type == "cuda" else 2048)
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    left, right = (torch.randn(side, side, device=device).to(products.dtype) for _ in range(2))
 
     def multiply(mark: Mark) -> None:
         torch.mm(left, right)
         mark("product")
 
-    milliseconds = min(time_stages(multiply, device, 1)["product"] for _ in range(_PRODUCTS))
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = products.tf32
+    try:
+        milliseconds = min(time_stages(multiply, device, 1)["product"] for _ in range(_PRODUCTS))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     return 2 * side**3 / (milliseconds / 1000)
 
 
-def trace_steps(step: Callable[[], object], path: Path) -> None:
-    """Write a trace of three steps that Chrome's chrome://tracing and ui.perfetto.dev show."""
+def trace_steps(step: Callable[[Mark], object], path: Path) -> None:
+    """Write a trace of three steps that Chrome's chrome://tracing and ui.perfetto.dev show, with the ends of stages.
+
+    Raises OSError when it can't be written.
+    """
+
+    def note_end(stage: str) -> None:
+        with torch.profiler.record_function(f"end of {stage}"):
+            pass
+
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
         for _ in range(_TRACED_STEPS):
-            step()
+            step(note_end)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    profiler.export_chrome_trace(str(path))
+    with tempfile.TemporaryDirectory() as folder, open_atomically(path) as file:
+        # PyTorch says nothing where it can't write, so it gets a place where it can.
+        profiler.export_chrome_trace(str(Path(folder) / path.name))
+        file.write((Path(folder) / path.name).read_bytes())

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -43,15 +44,22 @@ def build_model(config: PretrainConfig) -> SimSiam:
     )
 
 
-def place_model(model: SimSiam, device: torch.device, eager: bool = True) -> SimSiam:
+def place_model(
+    model: SimSiam,
+    device: torch.device,
+    eager: bool = True,
+    fused_batch_norm: Literal["auto", "on", "off"] = "auto",
+) -> SimSiam:
     """Move a model to a device, in the layout and with the operations that are quickest there; returns it.
 
     Without `eager` it is to be compiled, and keeps the plain operations, which a compiler can join by itself.
     """
     model.to(device).to(memory_format=torch.channels_last)
-    if device.type == "cpu" and eager:
+    eager_on_cpu = device.type == "cpu" and eager
+    if eager_on_cpu:
         keep_freed_memory()
         speed_up_small_maps(model.encoder)
+    if fused_batch_norm == "on" or (fused_batch_norm == "auto" and eager_on_cpu):
         fuse_batch_norm(model.encoder)
     return model
 
@@ -73,7 +81,8 @@ class TrainingRun:
     ) -> None:
         self.config, self.folder, self._world = config, folder, world or World()
         device, self._scaler = arithmetic.device, arithmetic.scaler
-        self.model = place_model(build_model(config), device, eager=config.compile == "off")
+        eager = config.compile == "off"
+        self.model = place_model(build_model(config), device, eager, config.fused_batch_norm)
         if config.recompute:
             recompute_blocks(self.model.encoder)
         share_statistics(self.model, self._world.size)

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,12 @@ import torch
 
 from simsiam.train import bench_step_row, bench_turns
 from simsiam.train.bench_step import bench_steps
+from simsiam.train.bench_step_row import StepRound, measure_steps
 from simsiam.train.bench_train import bench_train
+from simsiam.train.bench_windows import time_windows
 from simsiam.train.config import DataConfig, ModelConfig, PretrainConfig
+from simsiam.train.step_rows import StepRow, StepSettings
+from simsiam.train.step_stages import Products
 
 CONFIG = PretrainConfig(
     batch_size=8,
@@ -17,6 +22,9 @@ CONFIG = PretrainConfig(
     model=ModelConfig("resnet18", projector_layers=2, projection_dim=32, prediction_hidden=8),
     data=DataConfig(size=16, workers=0),
 )
+
+
+FP32 = Products(torch.float32)
 
 
 class SameProcess:
@@ -43,7 +51,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(SameProcess, "asked", [], raising=False)
     monkeypatch.setattr(bench_step_row, "_WARM_UP_STEPS", 1)
     monkeypatch.setattr(bench_step_row, "_STAGED_STEPS", 1)
-    monkeypatch.setattr(bench_step_row, "measure_products", lambda device, dtype: 1e9)
+    monkeypatch.setattr(bench_step_row, "measure_products", lambda device, products: 1e9)
     return SameProcess.asked
 
 
@@ -87,6 +95,7 @@ def test_training_stands_beside_its_ceiling(asked: list[str], tiny_images: Path)
         ({}, {"rounds": 0}, "rounds is 0; give a positive number"),
         ({"precision": "tf32"}, {}, "--precision tf32 is a GPU's arithmetic"),
         ({"device": "cuda"}, {}, "--device cuda was asked for"),
+        ({"cuda_graph": True}, {}, "--cuda-graph needs a GPU"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_starts(
@@ -96,6 +105,31 @@ def test_wrong_settings_are_refused_before_anything_starts(
     with pytest.raises(ValueError, match=said):
         bench_steps(replace(CONFIG, **change), ("ours",), **{"seconds": 1.0, "rounds": 1} | settings)
     assert asked == []
+
+
+def test_a_round_counts_what_was_waited_for_in_its_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, batches = [0.0], iter(range(99))
+
+    def taking(seconds: float) -> None:
+        now[0] += seconds
+
+    def loaded() -> Generator[int]:
+        for number in batches:
+            taking(9.0 if number < 3 else 0.25)  # the first one, and two to warm up
+            yield number
+
+    row = StepRow(loaded(), lambda batch, mark: taking(1.0), torch.nn.Linear(1, 1), "ffcv", "fp32", FP32)
+    monkeypatch.setattr(bench_step_row, "open_row", lambda *_: row)
+    monkeypatch.setattr(bench_step_row, "_measure_once", lambda *_: "measured")
+    monkeypatch.setattr(bench_step_row, "_WARM_UP_STEPS", 2)
+    monkeypatch.setattr(bench_step_row.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_step_row, "time_windows", partial(time_windows, clock=lambda: now[0]))
+    rounds = measure_steps(StepSettings("ours", CONFIG, None, seconds=5.0))
+    assert next(rounds) == "measured"
+    for _ in range(2):
+        turn = next(rounds)
+        assert isinstance(turn, StepRound)
+        assert (sum(window.seconds for window in turn.windows), turn.wait_seconds) == (5.0, 1.0)
 
 
 def test_no_rows_are_refused() -> None:

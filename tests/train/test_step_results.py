@@ -1,16 +1,20 @@
 import pytest
+import torch
 
 from simsiam.train.bench_step_row import FirstSteps, StepRound
 from simsiam.train.bench_turns import Measurement
 from simsiam.train.bench_windows import Window
 from simsiam.train.step_results import StepMeasurement, step_results_of
+from simsiam.train.step_stages import Products
 
 
-def measured(name: str, *rates: int, copy: float | None = None, memory: int | None = None) -> StepMeasurement:
+def measured(
+    name: str, *rates: int, copy: float | None = None, memory: int | None = None, products: float = 8e10
+) -> StepMeasurement:
     """A row of steps of 10 images; a round of two windows of a second for each of the rates, a tenth of it waited."""
     rounds = [StepRound([Window(rate, 1.0)] * 2, 0.2, memory) for rate in rates]
     stages = {"forward": 1.23456, "backward": 2.5}
-    first = FirstSteps(3.456, "ffcv", "fp32", stages, 2 * 10**9, 10**8, 8e10, copy)
+    first = FirstSteps(3.456, "ffcv", "fp32", stages, 2 * 10**9, 10**8, Products(torch.float32), products, copy)
     return Measurement(name, first, rounds, peak_memory_bytes=3 * 2**20)
 
 
@@ -41,6 +45,16 @@ def test_a_result_holds_rates_stages_and_shares_of_the_bounds() -> None:
         "percent_of_memory_bound": 40.0,
         "peak_device_memory_mib": 1024.0,
     }
+
+
+def test_rows_of_one_precision_have_one_bound() -> None:
+    rows = step_results_of([measured("ours", 200), measured("peer", 200, products=1.6e11)], 10, baseline=None)
+    assert [row["percent_of_products"] for row in rows] == [25.0, 25.0]
+
+
+def test_time_of_a_step_and_images_a_second_are_of_the_same_window() -> None:
+    (result,) = step_results_of([measured("ours", 100, 100, 900)], 10, baseline=None)
+    assert (result["images_per_second"], result["milliseconds_per_step"]) == (100.0, 100.0)
 
 
 def test_no_bound_is_claimed_where_no_copy_was_measured() -> None:

@@ -9,7 +9,8 @@ from torch import nn
 
 from simsiam.model.resnet import resnet
 from simsiam.train import step_stages
-from simsiam.train.step_stages import count_work, measure_products, time_stages, trace_steps
+from simsiam.train.step import Mark
+from simsiam.train.step_stages import Products, count_work, measure_products, time_stages, trace_steps
 
 CPU = torch.device("cpu")
 
@@ -84,10 +85,21 @@ def test_compiled_model_is_counted_uncompiled() -> None:
 
 def test_a_product_of_n_rows_is_two_n_cubed_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_stages, "time_stages", lambda *_: {"product": 0.5})
-    assert measure_products(CPU, torch.float32, side=64) == pytest.approx(2 * 64**3 / 0.0005)
+    assert measure_products(CPU, Products(torch.float32), side=64) == pytest.approx(2 * 64**3 / 0.0005)
 
 
 def test_trace_is_json_with_the_operations(tmp_path: Path) -> None:
-    trace_steps(lambda: torch.randn(4, 4) @ torch.randn(4, 4), tmp_path / "trace.json")
-    names = [event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]]
-    assert names.count("aten::mm") == 3
+    def step(mark: Mark) -> None:
+        torch.mm(torch.randn(4, 4), torch.randn(4, 4))
+        mark("product")
+
+    trace_steps(step, tmp_path / "new" / "trace.json")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["trace.json"]
+    names = [event.get("name") for event in json.loads((tmp_path / "new" / "trace.json").read_text())["traceEvents"]]
+    assert names.count("aten::mm") == names.count("end of product") == 3
+
+
+def test_trace_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Can't write"):
+        trace_steps(lambda mark: None, tmp_path / "file" / "trace.json")

@@ -37,10 +37,11 @@ def bench_step(
         stem: Its first layers: imagenet, or cifar for images of about 32 pixels.
         size: Height and width of a view in pixels.
         batch_size: Images in a step, of two views each.
-        rows: What to measure: our step (ours), also in a given precision (ours-fp32, ours-bf16) or through
-            torch.compile (ours-compiled); and what most trainings have, one pass a view, channels-first,
+        rows: What to measure: our step (ours), also in a given precision (ours-fp32, ours-bf16), through
+            torch.compile (ours-compiled), with batch norm and ReLU as one operation (ours-fused; on a CPU ours has
+            that) or as one CUDA graph (ours-graphed); and what most trainings have, one pass a view, channels-first,
             uncompiled, in PyTorch's own layers, loss and SGD, in float32 (peer) or mixed precision (peer-amp).
-        precision: Of ours; auto is bf16 on a GPU that has it, fp32 elsewhere.
+        precision: Of ours; auto is bf16 on a GPU that has it, else fp16 there, and fp32 on a CPU.
         compile: How the row ours is compiled.
         seconds: How long each row is measured.
         rounds: Turns that the seconds are shared by.

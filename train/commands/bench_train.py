@@ -48,7 +48,7 @@ def bench_train(
         images: Folder of images, in class folders, for the peer; by default the source.
         backend: Our loader.
         workers: Loader processes or threads of each row; by default one for each core this program may use.
-        precision: Of ours; auto is bf16 on a GPU that has it, fp32 elsewhere.
+        precision: Of ours; auto is bf16 on a GPU that has it, else fp16 there, and fp32 on a CPU.
         compile: How our step is compiled.
         seconds: How long each row is measured.
         rounds: Turns that the seconds are shared by.

@@ -3,8 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from simsiam.train import bench_step, bench_train
+from simsiam.train.bench_report import print_step_results
 from simsiam.train.cli import run
 from simsiam.train.config import PretrainConfig
 
@@ -23,7 +25,7 @@ RESULT = {
     "times_baseline": 2.5,
     "times_baseline_range": [2.25, 2.75],
 }
-GPU = {"percent_of_memory_bound": 45.6}
+GPU = {"percent_of_memory_bound": 45.6, "peak_device_memory_mib": 23456.7}
 
 
 @pytest.fixture
@@ -63,6 +65,11 @@ def test_options_of_bench_step_reach_the_rows_and_results_the_screen_and_the_fil
     assert written["results"] == [RESULT] and "packages" in written["environment"]
 
 
+def test_the_closing_sentence_is_about_the_first_row_that_is_not_the_peer(capsys: pytest.CaptureFixture) -> None:
+    print_step_results([RESULT | {"name": "peer", "times_baseline": 1.0}, RESULT], Console(width=200))
+    assert capsys.readouterr().out.splitlines()[-1].startswith("ours takes 2.50 times as many images a second as peer")
+
+
 def test_bench_train_shows_the_ceiling_and_a_gpus_memory_bound(
     asked: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -72,7 +79,7 @@ def test_bench_train_shows_the_ceiling_and_a_gpus_memory_bound(
     assert (data.path, data.backend, data.workers, asked["images"]) == (tmp_path, "torch", 3, tmp_path)
     screen = capsys.readouterr().out
     assert "97.5" in screen and "% of" in screen and screen.splitlines()[-1].strip()
-    assert any(line.split()[-1:] == ["46"] for line in screen.splitlines())
+    assert any(line.split()[-2:] == ["46", "23,457"] for line in screen.splitlines())
 
 
 def test_a_profile_under_another_name_is_refused_before_anything_is_measured(
