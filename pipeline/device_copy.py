@@ -1,5 +1,6 @@
 """Crops in page-locked memory → the same on the device, copied beside what it computes."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,20 @@ class DeviceCopy:
             return CopiedCrops(crops, None)
         with torch.cuda.stream(self._stream):
             return CopiedCrops(crops.to(self._device), self._stream.record_event())
+
+    def ahead(self, batches: Iterator[tuple[Crops, int]]) -> Iterator[tuple[Crops, int]]:
+        """Yield each batch's crops on the device, and the number beside them, the next batch already on its way."""
+        if self._stream is None:
+            yield from batches
+            return
+        waiting: tuple[CopiedCrops, int] | None = None
+        for crops, number in batches:
+            copied = self.begin(crops)
+            if waiting:
+                yield self.hand_over(waiting[0]), waiting[1]
+            waiting = copied, number
+        if waiting:
+            yield self.hand_over(waiting[0]), waiting[1]
 
     def hand_over(self, copied: CopiedCrops) -> Crops:
         """Return crops whose use on the consumer's stream, the current one, comes after their copy."""

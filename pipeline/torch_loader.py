@@ -60,6 +60,12 @@ class TorchLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
         """Yield the steps of one epoch from `first_step` on."""
+        for crops, replaced in self._copy.ahead(self._read(epoch, first_step)):
+            self.replaced += replaced
+            yield crops
+
+    def _read(self, epoch: int, first_step: int) -> Iterator[tuple[Crops, int]]:
+        """Yield the crops of each step as the workers made them, and how many of the images stand in for others."""
         if self._loader is None:
             raise UsageError("This loader is closed; open a new one.")
         steps = [(epoch, step) for step in range(first_step, len(self))]
@@ -82,9 +88,7 @@ class TorchLoader:
                 raise self._explain(error) from None
             if isinstance(batch, ImageError):
                 raise ImageError(*batch.args)  # anew: a raised local would keep this frame, and the workers, alive
-            crops, replaced = batch
-            self.replaced += replaced
-            yield self._copy.hand_over(self._copy.begin(crops))
+            yield batch
 
     def close(self) -> None:
         """Stop the worker processes."""

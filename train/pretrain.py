@@ -88,7 +88,7 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
             lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source), world.job))
         )
         run = held.enter_context(closing(TrainingRun(config, plan, folder, arithmetic, world)))
-        _announce(console, run, source, arithmetic)
+        _announce(console, run, source, arithmetic, monitor)
         with (
             explain_out_of_memory(run.model, config.batch_size, world.size),
             closing(_open_loader(config, plan, arithmetic.device, workers, console)) as loader,
@@ -237,14 +237,18 @@ def _open_loader(
         return open_loader(backend, plan, device, workers, progress, config.data.hw_decoder_load)
 
 
-def _announce(console: Console, run: TrainingRun, source: Source, arithmetic: Arithmetic) -> None:
+def _announce(
+    console: Console, run: TrainingRun, source: Source, arithmetic: Arithmetic, monitor: KnnMonitor | None
+) -> None:
     config, folder = run.config, run.folder
     rate = initial_learning_rate(config.optimizer.base_lr, config.batch_size)
     broken = len(source.broken)
     left_out = f", {broken:,} broken {'one' if broken == 1 else 'ones'} left out (simsiam verify lists them)"
+    measured = [f"kNN monitor: {monitor.describe()}"] if monitor and monitor.wanted else []
     for line in (
         f"Images: {len(source):,} in {config.data.path}{left_out if broken else ''}",
         f"Model: {config.model.arch}, {config.model.stem} stem, {arithmetic.name} on {arithmetic.device}",
+        *measured,
         f"Learning rate: {rate:g} = {config.optimizer.base_lr:g} × {config.batch_size} / 256",
         f"Run folder: {folder.path}" + (f", going on from {folder.resumed_from.name}" if folder.resumed_from else ""),
         f"Steps: {run.step:,} done of {run.last_step:,}",

@@ -15,10 +15,23 @@ CROPS = Crops(
 )
 
 
-def test_on_a_cpu_nothing_is_copied() -> None:
+def test_on_a_cpu_nothing_is_copied_or_made_ahead() -> None:
     copy = DeviceCopy(torch.device("cpu"))
     assert not copy.pins_memory
     assert copy.hand_over(copy.begin(CROPS)) is CROPS
+    read: list[int] = []
+    batches = ((CROPS, number) for number in range(3) if read.append(number) is None)
+    assert next(copy.ahead(batches)) == (CROPS, 0) and read == [0]
+
+
+def test_the_next_batch_is_on_its_way_before_one_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: "side")
+    copy, calls = DeviceCopy(torch.device("cuda")), []
+    monkeypatch.setattr(copy, "begin", lambda crops: calls.append(f"begin {crops}") or crops)
+    monkeypatch.setattr(copy, "hand_over", lambda copied: calls.append(f"hand over {copied}") or copied)
+    assert list(copy.ahead(iter([("a", 1), ("b", 0), ("c", 2)]))) == [("a", 1), ("b", 0), ("c", 2)]  # type: ignore
+    assert calls == ["begin a", "begin b", "hand over a", "begin c", "hand over b", "hand over c"]
+    assert list(copy.ahead(iter([]))) == []
 
 
 def test_a_copy_is_awaited_by_the_consumers_stream_which_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from simsiam.model.resnet import ResNet, resnet
@@ -16,6 +15,7 @@ from simsiam.pipeline.plan import LARGEST_CROP
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.torch_loader import leave_stopping_to_the_parent
 from simsiam.train.checkpoint import open_checkpoint
+from simsiam.train.evaluation.center_crop import CenterCrop, center_crop, normalize
 from simsiam.train.precision import Arithmetic
 
 
@@ -26,20 +26,6 @@ class Features(NamedTuple):
     """float32 (n, d): the encoder's output after global average pooling."""
     labels: torch.Tensor
     """int64 (n,)."""
-
-
-class CenterCrop(NamedTuple):
-    """The evaluation transform: shorter side to `short_side` pixels, bilinear, then the centre `size` × `size`."""
-
-    size: int
-    short_side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-def default_short_side(size: int) -> int:
-    """Return the shorter side to resize to before a centre crop of `size` pixels: 256 for 224, as is usual."""
-    return round(size * 256 / 224)
 
 
 def load_encoder(checkpoint: Path) -> tuple[ResNet, dict[str, Any]]:
@@ -86,8 +72,6 @@ def extract_features(
         collate_fn=_stack,
         worker_init_fn=leave_stopping_to_the_parent,
     )
-    mean = torch.tensor(transform.mean, device=arithmetic.device).view(3, 1, 1) * 255
-    std = torch.tensor(transform.std, device=arithmetic.device).view(3, 1, 1) * 255
     # The modes are kept module by module: a frozen part may be in eval mode inside a training model.
     training = [module for module in encoder.modules() if module.training]
     encoder.eval()
@@ -96,9 +80,8 @@ def extract_features(
         for pixels in loader:
             if isinstance(pixels, ImageError):
                 raise ImageError(*pixels.args)  # anew: a raised local would keep this frame, and the workers, alive
-            images = (pixels.to(arithmetic.device).permute(0, 3, 1, 2).float() - mean) / std
             with arithmetic.autocast():
-                output = encoder(images.contiguous(memory_format=torch.channels_last))
+                output = encoder(normalize(pixels, transform, arithmetic.device))
             vectors.append(output.float().cpu())
             if progress:
                 progress(sum(map(len, vectors)), len(source))
@@ -130,23 +113,3 @@ def _stack(crops: list[np.ndarray | ImageError]) -> torch.Tensor | ImageError:
             return crop
         arrays.append(crop)
     return torch.from_numpy(np.stack(arrays))
-
-
-def center_crop(pixels: np.ndarray, size: int, short_side: int) -> np.ndarray:
-    """Resize so that the shorter side is `short_side`, antialiased bilinear, and cut the centre out.
-
-    uint8 (height, width, 3) → uint8 (size, size, 3).
-    """
-    height, width = pixels.shape[:2]
-    scale = short_side / min(height, width)
-    # The longer side is cut down, not rounded, as torchvision's Resize does.
-    resized = (
-        (short_side, int(short_side * height / width))
-        if width < height
-        else (int(short_side * width / height), short_side)
-    )
-    image = Image.fromarray(pixels)
-    if scale != 1:
-        image = image.resize(resized, Image.Resampling.BILINEAR)
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return np.array(image.crop((left, top, left + size, top + size)))

@@ -11,7 +11,8 @@ from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import Source, open_source
 from simsiam.train.config import DeviceName
 from simsiam.train.environment import worker_count
-from simsiam.train.evaluation.features import CenterCrop, Features, default_short_side, extract_features, load_encoder
+from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
+from simsiam.train.evaluation.features import Features, extract_features, load_encoder
 from simsiam.train.precision import choose_arithmetic, open_device
 
 _CHUNK = 1024  # rows of the similarity matrix that are held at once

@@ -9,7 +9,9 @@ import torch
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import PretrainConfig
-from simsiam.train.evaluation.features import CenterCrop, default_short_side, extract_features
+from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
+from simsiam.train.evaluation.features import extract_features
+from simsiam.train.evaluation.fresh_statistics import has_seen_no_batch, with_statistics
 from simsiam.train.evaluation.knn import knn_accuracy
 from simsiam.train.evaluation.neighbour_sheet import write_neighbour_sheet
 from simsiam.train.precision import Arithmetic
@@ -37,15 +39,25 @@ class KnnMonitor:
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
 
+    def describe(self) -> str:
+        """Return what will be measured, in words."""
+        train, test = self._sources
+        broken = len(train.broken) + len(test.broken)
+        left_out = f", {broken:,} broken {'one' if broken == 1 else 'ones'} left out" if broken else ""
+        return f"{min(self._k, len(train)):,} of {len(train):,} images vote on each of {len(test):,}{left_out}"
+
     def measure(
         self, encoder: torch.nn.Module, sheet: Path, progress: Callable[[int, int], None] | None = None
     ) -> tuple[float, Path | None]:
         """Return the accuracy, 0 … 1, of `encoder` as it is now, and `sheet`, a PNG of some neighbours.
 
         The encoder is left as it was, also where `progress`, called with the images done of each set, raises; accuracy
-        and sheet come from the same features. A sheet that can't be written is
-        no reason to lose a run: it is a warning, and None.
+        and sheet come from the same features. Before its first step an encoder is measured with batch statistics of
+        the images; see `with_statistics`. A sheet that can't be written is no reason to lose a run: it is a warning,
+        and None.
         """
+        if has_seen_no_batch(encoder):
+            encoder = with_statistics(encoder, self._sources[0], self._transform, self._arithmetic)
         train, test = (
             extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
             for source in self._sources

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 
 from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.source import Source
-from simsiam.train.evaluation.features import CenterCrop, Features, center_crop
+from simsiam.train.evaluation.center_crop import CenterCrop, center_crop
+from simsiam.train.evaluation.features import Features
 
 _GAP, _HEADER, _FRAME = 6, 18, 3
 _SMALLEST_TILE, _LARGEST_TILE = 64, 128  # pixels; smaller crops are enlarged by a whole factor, pixel by pixel

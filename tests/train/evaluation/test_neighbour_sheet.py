@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from simsiam.pipeline.source import open_source
-from simsiam.train.evaluation.features import CenterCrop, Features, center_crop
+from simsiam.train.evaluation.center_crop import CenterCrop, center_crop
+from simsiam.train.evaluation.features import Features
 from simsiam.train.evaluation.neighbour_sheet import nearest_neighbours, write_neighbour_sheet
 
 TRANSFORM = CenterCrop(16, 20, (0, 0, 0), (1, 1, 1))
