@@ -111,9 +111,11 @@ class TorchLoader:
 
 
 def leave_stopping_to_the_parent(worker: int) -> None:
-    """Have a worker process of a DataLoader, as its `worker_init_fn`, ignore SIGTERM."""
-    # torchrun signals the whole group of processes, and the parent still wants to finish its step and save.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Have a worker process of a DataLoader, as its `worker_init_fn`, ignore SIGTERM and SIGINT."""
+    # torchrun and a terminal signal the whole group of processes, and the parent still wants to finish its step and
+    # save. A worker whose parent has died notices that by itself.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _EpochSteps:

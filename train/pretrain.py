@@ -207,7 +207,7 @@ def _measure_knn_if_due(
     log.write({"step": run.step, "epoch": epochs, "knn": accuracy})
     if sheet:
         log.show_picture("neighbours", sheet, run.step)
-    when = f"after epoch {epochs:g}" if run.step else "at random initialisation"
+    when = f"after epoch {epochs:.4g}" if run.step else "at random initialisation"
     live.say(f"kNN accuracy {when}: {100 * accuracy:.2f} %")
 
 

@@ -51,12 +51,21 @@ def open_trackers(config: PretrainConfig, run_dir: Path, after_step: int) -> lis
 
 
 class TensorBoard:
-    """Writes to the folder `tensorboard` of a run; what was written there beyond `after_step` is not shown."""
+    """Writes to the folder `tensorboard` of a run; what was written there beyond `after_step` is not shown.
+
+    Raises UsageError where the folder can't be written.
+    """
 
     def __init__(self, run_dir: Path, after_step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
+        try:
+            self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
+        except OSError as error:
+            raise UsageError(
+                f"TensorBoard can't write to {run_dir / 'tensorboard'}: {error.strerror}. Make room for it, or give"
+                " --log.no-tensorboard."
+            ) from None
 
     def show(self, record: dict[str, Any]) -> None:
         """Show a line of metrics.jsonl."""

@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from simsiam.model.fused_batch_norm import fuse_batch_norm
 from simsiam.model.recompute import recompute_blocks
 from simsiam.model.simsiam import SimSiam
 from simsiam.pipeline.draw import Augmentation, Draws, draw
@@ -69,11 +70,14 @@ def crops_on_gpu() -> Crops:
 
 @pytest.mark.usefixtures("without_values")
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("fused", [False, True], ids=["plain batch norm", "fused batch norm"])
 @pytest.mark.parametrize("precision", get_args(PrecisionName))
 def test_step_asks_for_no_value(
-    model: SimSiam, precision: PrecisionName, recompute: bool, monkeypatch: pytest.MonkeyPatch
+    model: SimSiam, precision: PrecisionName, fused: bool, recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.to_empty(device=GPU)
+    if fused:
+        fuse_batch_norm(model.encoder)
     if recompute:
         recompute_blocks(model.encoder)
     optimizer = make_optimizer(model, OptimizerConfig(), BATCH)

@@ -54,6 +54,12 @@ def test_tensorboard_gets_every_value_and_pictures(tmp_path: Path) -> None:
     assert (shown.step, shown.width, shown.height) == (12, 7, 5)
 
 
+def test_tensorboard_that_cannot_write_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(UsageError, match=r"TensorBoard can't write to .*tensorboard: .* give --log\.no-tensorboard"):
+        TensorBoard(tmp_path)
+
+
 def test_only_what_is_asked_for_is_opened(tmp_path: Path) -> None:
     assert open_trackers(replace(WANDB, log=LogConfig(tensorboard=False)), tmp_path, 0) == []
     assert list(tmp_path.iterdir()) == []

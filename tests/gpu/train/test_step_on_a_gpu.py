@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from simsiam.train.objective import Objective, StepOutput
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import choose_arithmetic
 from simsiam.train.step import train_step
-from simsiam.train.training_run import build_model
+from simsiam.train.training_run import build_model, place_model
 
 if not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU", allow_module_level=True)
@@ -54,10 +55,16 @@ def crops_of_step(step: int, device: torch.device) -> Crops:
 class Training:
     """All that a step changes, from the same beginning each time."""
 
-    def __init__(self, device: torch.device, precision: PrecisionName, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        precision: PrecisionName,
+        recompute: bool = False,
+        fused_batch_norm: Literal["on", "off"] = "off",
+    ) -> None:
         torch.backends.cudnn.benchmark = False  # which may choose other algorithms the second time
         self.arithmetic = choose_arithmetic(device, precision)
-        self.model = build_model(CONFIG).to(device).to(memory_format=torch.channels_last).train()
+        self.model = place_model(build_model(CONFIG), device, fused_batch_norm=fused_batch_norm).train()
         if recompute:
             recompute_blocks(self.model.encoder)
         self.optimizer = make_optimizer(self.model, OPTIMIZER, BATCH)
@@ -83,17 +90,24 @@ def batches() -> list[Crops]:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("fused", ["on", "off"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_step_waits_for_nothing(
-    precision: PrecisionName, recompute: bool, batches: list[Crops], device: torch.device
+    precision: PrecisionName, fused: Literal["on", "off"], recompute: bool, batches: list[Crops], device: torch.device
 ) -> None:
-    training = Training(device, precision, recompute)
+    training = Training(device, precision, recompute, fused)
     for crops in batches[:3]:  # kernels are compiled, libraries loaded
         training.window.add(training.step(crops), 0.0)
     with waiting_is_an_error():
         for crops in batches[3:6]:
             training.window.add(training.step(crops), 0.0)
     assert training.window.sums.isfinite().all()
+
+
+def test_steps_with_the_fused_batch_norm_are_the_plain_ones(batches: list[Crops], device: torch.device) -> None:
+    plain, fused = (Training(device, "fp32", fused_batch_norm=each) for each in ("off", "on"))
+    expected, losses = (training.take(training.step, batches[:3]) for training in (plain, fused))
+    assert losses == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -126,12 +126,13 @@ def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         load_encoder(tmp_path)
 
 
-def test_workers_leave_a_signal_to_the_group_to_the_parent(source: Source) -> None:
-    """Job managers send SIGTERM to every process; one that dies of it would end the measurement with an error."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_leave_a_signal_to_the_group_to_the_parent(number: signal.Signals, source: Source) -> None:
+    """Job managers and terminals signal every process; one that dies of it would end the measurement with an error."""
 
     def end_the_workers(done: int, total: int) -> None:
         for worker in multiprocessing.active_children():
-            os.kill(worker.pid or 0, signal.SIGTERM)
+            os.kill(worker.pid or 0, number)
         time.sleep(0.2)
 
     features = extract_features(Flat(), source, TRANSFORM, FP32, 2, batch_size=1, progress=end_the_workers)
