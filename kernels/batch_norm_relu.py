@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,6 +22,7 @@ def batch_norm_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
     relu: bool = True,
+    world_size: int = 1,
 ) -> Tensor:
     """Return relu(batch_norm(x) + residual), each of `views` equal blocks of the batch normalised on its own.
 
@@ -45,12 +47,16 @@ def batch_norm_relu(
         momentum: Weight of a block's statistics in the running ones.
         eps: Added to the variance.
         relu: Set what is below 0 to 0.
+        world_size: Processes, of as many images each, that train together and normalise by the statistics of all of
+            their batches: one collective forward, one backward, through the default process group. Only where there is
+            a kernel; see `has_kernel`.
 
     Returns:
         Of the shape and dtype of `x`. Statistics and arithmetic are float32 (in evaluation, PyTorch's).
 
     Raises:
-        ValueError: The shapes do not fit, or there is only one value per channel and view.
+        ValueError: The shapes do not fit, there is only one value per channel and view, or statistics are to be shared
+            where there is no kernel.
     """
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         raise ValueError(
@@ -66,18 +72,22 @@ def batch_norm_relu(
     count = x.numel() // (views * x.shape[1])
     if count < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; a variance needs two values per channel in each view.")
-    if x.device.type == "cuda":
-        operator = _by_triton
-    elif x.device.type == "cpu" and x.dtype == torch.float32:
-        operator = _by_numba
-    else:
+    if not has_kernel(x):
+        if world_size > 1:
+            raise ValueError(f"x is {x.dtype} on {x.device.type}, where there is no kernel that shares statistics.")
         return batch_norm_relu_reference(
             x, weight, bias, running_mean, running_var, residual, views, momentum, eps, relu
         )
-    normalized, mean, variance = operator(x, weight, bias, residual, views, eps, relu)
+    operator = _by_triton if x.device.type == "cuda" else _by_numba
+    normalized, mean, variance = operator(x, weight, bias, residual, views, eps, relu, world_size)
     if running_mean is not None and running_var is not None:
-        update_running_statistics(running_mean, running_var, mean, variance, count, momentum)
+        update_running_statistics(running_mean, running_var, mean, variance, count * world_size, momentum)
     return normalized
+
+
+def has_kernel(x: Tensor) -> bool:
+    """Whether activations like `x` are trained on by a fused operation: any on a GPU, float32 on a CPU."""
+    return x.device.type == "cuda" or (x.device.type == "cpu" and x.dtype == torch.float32)
 
 
 def batch_norm_relu_reference(
@@ -137,6 +147,18 @@ def merge_statistics(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[
     return mean, (share * (variances + (means - mean).square())).sum(0)
 
 
+def gather_statistics(mean: Tensor, variance: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance (views, channels) of the batches of all processes, of as many values each.
+
+    Through the default process group. All parts rather than a sum: the same bits in every process.
+    """
+    local = torch.stack([mean, variance])
+    parts = [torch.empty_like(local) for _ in range(world_size)]
+    dist.all_gather(parts, local)
+    means, variances = torch.stack(parts, dim=1)
+    return merge_statistics(means, variances, means.new_ones(world_size))
+
+
 def _define_operator(
     name: str, forward_module: str, backward_module: str
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
@@ -154,13 +176,16 @@ def _define_operator(
         views: int,
         eps: float,
         relu: bool,
+        world_size: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
         kernels = importlib.import_module(forward_module)
         mean, variance = kernels.local_statistics(x, views)
+        if world_size > 1:
+            mean, variance = gather_statistics(mean, variance, world_size)
         return kernels.normalize(x, residual, mean, variance, weight, bias, eps, relu), mean, variance
 
     @forward.register_fake
-    def _(x, weight, bias, residual, views, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
+    def _(x, weight, bias, residual, views, eps, relu, world_size=1) -> tuple[Tensor, Tensor, Tensor]:
         return _empty_activations(x), *(x.new_empty((views, x.shape[1]), dtype=torch.float32) for _ in range(2))
 
     @torch.library.custom_op(f"simsiam::{name}_backward", mutates_args=())
@@ -174,29 +199,34 @@ def _define_operator(
         bias: Tensor | None,
         eps: float,
         relu: bool,
+        world_size: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
         kernels = importlib.import_module(backward_module)
         cut, sums, totals = kernels.gradient_sums(gradient, x, output, mean, variance, weight, bias, eps, relu)
-        count = x.numel() // mean.numel()
+        if world_size > 1:  # of the parameters' gradients, which stay local, all processes' are averaged later
+            dist.all_reduce(sums)
+        count = x.numel() // mean.numel() * world_size
         # The gradient that passed ReLU is already at hand where a residual needs it.
         passed, again = (gradient, relu) if cut is None else (cut, False)
         x_gradient = kernels.input_gradient(passed, x, mean, variance, weight, bias, sums, count, eps, again)
         return x_gradient, totals, gradient.new_empty(0) if cut is None else cut
 
     @backward.register_fake
-    def _(gradient, x, output, mean, variance, weight, bias, eps, relu) -> tuple[Tensor, Tensor, Tensor]:
+    def _(gradient, x, output, mean, variance, weight, bias, eps, relu, world_size=1) -> tuple[Tensor, Tensor, Tensor]:
         totals = mean.new_empty((2, mean.shape[1]))
         return _empty_activations(x), totals, gradient.new_empty(0) if output is None else _empty_activations(x)
 
     def differentiate(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, variance, output = ctx.saved_tensors
-        x_gradient, totals, cut = backward(gradient, x, output, mean, variance, weight, bias, ctx.eps, ctx.relu)
+        norm = mean, variance, weight, bias, ctx.eps, ctx.relu
+        x_gradient, totals, cut = backward(gradient, x, output, *norm, ctx.world_size)
         residual_gradient = cut if ctx.cut_by_output else gradient if ctx.has_residual else None
         return (
             x_gradient,
             None if weight is None else totals[1],
             None if bias is None else totals[0],
             residual_gradient,
+            None,
             None,
             None,
             None,
@@ -213,7 +243,7 @@ def _empty_activations(x: Tensor) -> Tensor:
 
 
 def _save(ctx, inputs, output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, residual, _, ctx.eps, ctx.relu = inputs
+    x, weight, bias, residual, _, ctx.eps, ctx.relu, ctx.world_size = inputs
     normalized, mean, variance = output
     # Without a residual, where ReLU cut follows from x; with one, the output tells it.
     ctx.cut_by_output = ctx.relu and residual is not None

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from simsiam.kernels.batch_norm_relu import merge_statistics, update_running_statistics
+from simsiam.kernels.batch_norm_relu import gather_statistics, update_running_statistics
 
 
 class _PerViewBatchNorm(_BatchNorm):
@@ -111,12 +111,7 @@ class _NormalizeTogether(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         values = _by_view(batch, views)
         local_variance, local_mean = torch.var_mean(values, _reduced(values), correction=0)
-        local = torch.stack([local_mean, local_variance])
-        # All of them rather than a sum: the same bits in every process, and no square subtracted from another.
-        parts = [torch.empty_like(local) for _ in range(world_size)]
-        dist.all_gather(parts, local)
-        means, variances = torch.stack(parts, dim=1)
-        mean, variance = merge_statistics(means, variances, means.new_ones(world_size))
+        mean, variance = gather_statistics(local_mean, local_variance, world_size)
         inverse = (variance + eps).rsqrt()
         scale = inverse if weight is None else inverse * weight
         values = (values - _spread(mean, values)) * _spread(scale, values)

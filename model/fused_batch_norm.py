@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from simsiam.kernels.batch_norm_relu import batch_norm_relu
+from simsiam.kernels.batch_norm_relu import batch_norm_relu, has_kernel
 from simsiam.model.batch_norm import PerViewBatchNorm2d
 from simsiam.model.resnet import ResNet
 
@@ -16,7 +16,7 @@ class FusedBatchNorm2d(PerViewBatchNorm2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return relu(batch_norm(input) + residual), of the shape of `input`; without ReLU where `relu` is False."""
-        if self.training and self.world_size > 1:  # the kernel knows of no other process
+        if self.training and self.world_size > 1 and not has_kernel(input):
             normalized = super().forward(input)
             normalized = normalized if residual is None else normalized + residual
             return functional.relu(normalized) if self.relu else normalized
@@ -36,6 +36,7 @@ class FusedBatchNorm2d(PerViewBatchNorm2d):
             momentum=self.momentum,
             eps=self.eps,
             relu=self.relu,
+            world_size=self.world_size if self.training else 1,
         )
 
 

@@ -68,3 +68,10 @@ def test_what_does_not_fit_is_named() -> None:
         fused(norm, activations((2, 5, 1, 1)), views=2)
     with pytest.raises(ValueError, match=r"residual is torch\.float16 \(6, 5, 3, 2\); give torch\.float32"):
         fused(norm, activations(), activations().half())
+
+
+def test_statistics_are_not_shared_where_there_is_no_kernel() -> None:
+    with pytest.raises(
+        ValueError, match=r"x is torch\.float64 on cpu, where there is no kernel that shares statistics"
+    ):
+        batch_norm_relu(torch.zeros(4, 3, dtype=torch.float64), None, None, None, None, world_size=2)
