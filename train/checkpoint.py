@@ -37,12 +37,9 @@ def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int, k
     path = checkpoint_path(folder, step)
     with open_atomically(path) as file:
         torch.save({"format": FORMAT, **state}, file)
-    killed_while_writing = folder.glob("step-*.part")
-    old = [
-        path for path in list_checkpoints(folder)[keep:] if not keep_every_steps or _step_of(path) % keep_every_steps
-    ]
-    for leftover in [*old, *killed_while_writing]:
-        leftover.unlink(missing_ok=True)
+    for old in list_checkpoints(folder)[keep:]:
+        if not keep_every_steps or _step_of(old) % keep_every_steps:
+            old.unlink(missing_ok=True)
     return path
 
 

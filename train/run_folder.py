@@ -64,6 +64,9 @@ def open_run_folder(
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = lock or _lock(path)
+            for folder in (path, path / "plots", path / "checkpoints"):
+                for half_written in folder.glob("*.part"):  # by a process that was killed
+                    half_written.unlink()
             repeatable = dataclasses.replace(config, run_dir=None, resume="never")
             write_text_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
             write_text_atomically(path / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")

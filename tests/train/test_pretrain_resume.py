@@ -219,13 +219,12 @@ for ahead in map(int, sys.argv[2:]):
 """
 
 
-@pytest.mark.parametrize("seed", range(2))
 def test_run_killed_at_random_moments_goes_on_bit_for_bit(
-    seed: int, tiny_config: TinyConfig, run_dir: Path, undisturbed_run: Path
+    tiny_config: TinyConfig, run_dir: Path, undisturbed_run: Path
 ) -> None:
     config = tiny_config(run_dir, "--checkpoint.every-steps=3", "--resume=auto", "--checkpoint.keep=2")
     file = settings_file(run_dir.parent, config)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     # After the fifth step there is a checkpoint. A later life has at least 20 calls, begun after step 9.
     moments = [*rng.integers(24, 40, 1), *rng.integers(1, 20, 3), 0]
     lives = subprocess.run(

@@ -155,6 +155,21 @@ def test_checkpoint_of_another_run_needs_a_new_folder(tmp_path: Path) -> None:
         opened(with_resume(theirs), started(tmp_path / "mine"))
 
 
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> None:
+    newest = save(started(tmp_path / "run"), 3)
+    left = [tmp_path / "run" / "report.html.12.part", tmp_path / "run" / "plots" / "curves.png.12.part"]
+    left.append(newest.with_name("step-000000006.pt.12.part"))
+    mine = tmp_path / "run" / "mine" / "notes.part"
+    for file in (*left, mine):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    with pytest.raises(ValueError, match="already in use"):
+        opened(CONFIG, tmp_path / "run")
+    assert all(file.exists() for file in left)
+    opened(with_resume("auto"), tmp_path / "run")
+    assert mine.exists() and not any(file.exists() for file in left)
+
+
 def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pt can't be read"):
         opened(with_resume(tmp_path / "none.pt"), tmp_path / "run")
