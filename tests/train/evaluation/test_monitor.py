@@ -14,7 +14,8 @@ FP32 = Arithmetic(torch.device("cpu"), "fp32")
 
 
 def monitor(train: Path, test: Path) -> KnnMonitor:
-    config = dataclasses.replace(PretrainConfig(), knn=KnnConfig(train=train, test=test))
+    data = dataclasses.replace(PretrainConfig().data, size=16)
+    config = dataclasses.replace(PretrainConfig(), data=data, knn=KnnConfig(train=train, test=test))
     return KnnMonitor(config, FP32, workers=0)
 
 
