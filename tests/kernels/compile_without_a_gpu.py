@@ -57,8 +57,9 @@ def compile_all(capability: int) -> list[tuple[str, Any]]:
         return kernel
 
     with patch.object(JITFunction, "run", compile_only):
-        for dtype, size in ((torch.bfloat16, 224), (torch.float32, 32)):
-            _augment(size, dtype)
+        for dtype in (torch.bfloat16, torch.float32):
+            for size in (224, 32):
+                _augment(size, dtype)
             _compare(dtype)
             _normalize(dtype)
     return list(kernels.values())
