@@ -1,5 +1,6 @@
 """State of a run ↔ files: atomic to write, checked and safe to load, newest valid one first."""
 
+import itertools
 import pickle
 import re
 import warnings
@@ -51,8 +52,10 @@ def set_aside(folder: Path, after_step: int) -> Path | None:
     later = [path for path in list_checkpoints(folder) if _step_of(path) > after_step]
     if not later:
         return None
-    place = folder / f"later-than-{after_step:09d}"
-    place.mkdir(exist_ok=True)
+    # A folder of its own each time: nothing that was set aside before is written over.
+    numbers = itertools.count(1)
+    place = next(each for number in numbers if not (each := folder / f"later-than-{after_step:09d}-{number}").exists())
+    place.mkdir()
     for path in later:
         path.replace(place / path.name)
     return place

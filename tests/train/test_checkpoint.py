@@ -134,6 +134,9 @@ def test_later_ones_are_set_aside(tmp_path: Path) -> None:
     assert set_aside(tmp_path, after_step=15) is None
     place = set_aside(tmp_path, after_step=5)
     assert place is not None and (steps(tmp_path), steps(place)) == ([5], [15, 10])
+    save_checkpoint(state(15), tmp_path, 15, keep=5)
+    again = set_aside(tmp_path, after_step=5)
+    assert again is not None and again != place and (steps(again), steps(place)) == ([15], [15, 10])
 
 
 def test_nothing_is_found_in_no_folder(tmp_path: Path) -> None:

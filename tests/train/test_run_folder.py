@@ -100,7 +100,7 @@ def test_auto_starts_where_there_is_nothing_to_go_on_from(tmp_path: Path) -> Non
 def test_checkpoint_of_the_same_folder_goes_back_and_leaves_later_ones_aside(tmp_path: Path) -> None:
     old = save(started(tmp_path / "run"), 3)
     later = [save(tmp_path / "run", step) for step in (9, 12)]
-    aside = old.parent / "later-than-000000003"
+    aside = old.parent / "later-than-000000003-1"
     with pytest.warns(UserWarning, match=f"checkpoints of later steps are now in {re.escape(str(aside))}; delete"):
         run = opened(with_resume(old), tmp_path / "run")
     assert run.state is not None and run.state["step"] == 3
