@@ -16,8 +16,8 @@ def evaluate_knn(
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")],
     train: Path,
     test: Path,
-    k: int = 200,
-    temperature: float = 0.1,
+    k: int | None = None,
+    temperature: float | None = None,
     size: int | None = None,
     short_side: int | None = None,
     device: DeviceName = "auto",
@@ -29,8 +29,8 @@ def evaluate_knn(
         checkpoint: A checkpoint, or a run folder, whose newest checkpoint is taken.
         train: Labelled images that neighbours are looked for in; folder or .beton.
         test: Labelled images to classify; folder or .beton.
-        k: Neighbours that vote.
-        temperature: A vote weighs exp(cosine similarity / temperature).
+        k: Neighbours that vote; by default as in the run.
+        temperature: A vote weighs exp(cosine similarity / temperature); by default as in the run.
         size: Height and width of the centre crop; by default as in the run.
         short_side: Resize the shorter side to this first; by default as in the run.
         device: auto, cpu or cuda.
@@ -40,7 +40,7 @@ def evaluate_knn(
 
     console = Console()
     with show_progress(console, "Extracting features", "images") as progress:
-        accuracy = evaluate_checkpoint(
+        accuracy, k, temperature = evaluate_checkpoint(
             checkpoint,
             train,
             test,

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -39,22 +40,34 @@ def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: flo
     return correct / len(queries)
 
 
+class Measured(NamedTuple):
+    """An accuracy, and what it was measured with."""
+
+    accuracy: float
+    """0 … 1."""
+    k: int
+    temperature: float
+
+
 def evaluate_checkpoint(
     checkpoint: Path,
     train: Path,
     test: Path,
     *,
-    k: int = 200,
-    temperature: float = 0.1,
+    k: int | None = None,
+    temperature: float | None = None,
     size: int | None = None,
     short_side: int | None = None,
     device: DeviceName = "auto",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> float:
-    """Return the kNN accuracy, 0 … 1, of a checkpoint's encoder; `size` and `short_side` are by default the run's."""
-    _refuse_settings(k, temperature)  # asked here as well, like the labels below, since features can take hours
+) -> Measured:
+    """Measure a checkpoint's encoder; all settings are by default the run's, so that its own figure comes out again."""
+    # Asked here as well, like the labels below, since features can take hours.
+    _refuse_settings(1 if k is None else k, 1.0 if temperature is None else temperature)
     encoder, config = load_encoder(checkpoint)
+    k = config["knn"]["k"] if k is None else k
+    temperature = config["knn"]["temperature"] if temperature is None else temperature
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
     encoder.to(arithmetic.device).to(memory_format=torch.channels_last)
     speed_up_small_maps(encoder)  # as in training, so that the monitor's figure comes out again
@@ -76,7 +89,7 @@ def evaluate_checkpoint(
     bank, queries = (
         extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
     )
-    return knn_accuracy(bank, queries, k, temperature)
+    return Measured(knn_accuracy(bank, queries, k, temperature), k, temperature)
 
 
 def _refuse_settings(k: int, temperature: float) -> None:

@@ -73,15 +73,15 @@ def test_unlabelled_images_are_refused(which: str) -> None:
 
 
 def test_checkpoint_gives_what_the_monitor_measured(tiny_run: Path, tiny_images: Path) -> None:
-    measured = json.loads((tiny_run / "summary.json").read_text())["knn"]
+    accuracy = json.loads((tiny_run / "summary.json").read_text())["knn"]
     for named in (tiny_run, list_checkpoints(tiny_run / "checkpoints")[0]):
-        accuracy = evaluate_checkpoint(named, tiny_images / "train", tiny_images / "test", k=5, device="cpu", workers=0)
-        assert accuracy == measured
+        measured = evaluate_checkpoint(named, tiny_images / "train", tiny_images / "test", device="cpu", workers=0)
+        assert measured == (accuracy, 5, 0.1)  # and with what the run measures with
 
 
 def test_neighbours_that_there_are_not_and_one_set_twice_are_warned_of(tiny_run: Path, tiny_images: Path) -> None:
     with pytest.warns(UserWarning) as told:
-        evaluate_checkpoint(tiny_run, tiny_images / "train", tiny_images / "train", device="cpu", workers=0)
+        evaluate_checkpoint(tiny_run, tiny_images / "train", tiny_images / "train", k=200, device="cpu", workers=0)
     assert [str(each.message).partition(" ")[2] for each in told] == [
         f"is 200, but {tiny_images / 'train'} has 48 images: all of them vote.",
         "is both train and test, so that each image finds itself.",
