@@ -1,4 +1,5 @@
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,8 @@ def test_the_next_batch_is_on_its_way_before_one_is_handed_over(monkeypatch: pyt
     copy, calls = DeviceCopy(torch.device("cuda")), []
     monkeypatch.setattr(copy, "begin", lambda crops: calls.append(f"begin {crops}") or crops)
     monkeypatch.setattr(copy, "hand_over", lambda copied: calls.append(f"hand over {copied}") or copied)
-    assert list(copy.ahead(iter([("a", 1), ("b", 0), ("c", 2)]))) == [("a", 1), ("b", 0), ("c", 2)]  # type: ignore
+    batches: Any = iter([("a", 1), ("b", 0), ("c", 2)])  # letters stand in for crops
+    assert list(copy.ahead(batches)) == [("a", 1), ("b", 0), ("c", 2)]
     assert calls == ["begin a", "begin b", "hand over a", "begin c", "hand over b", "hand over c"]
     assert list(copy.ahead(iter([]))) == []
 

@@ -165,6 +165,8 @@ def test_twenty_steps_are_those_of_the_paper() -> None:
     assert losses == pytest.approx(expected_losses, abs=1e-6)
     state, expected = model.state_dict(), reference.network.state_dict()
     assert_went_the_same_way(began, state, expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5, msg=name)
     for name, weight in reference.network.named_parameters():
         if began[name].any():  # the others are small yet, and went the same way
             assert (state[name] - expected[name]).norm() < 1e-5 * weight.norm(), name
