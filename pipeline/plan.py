@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.draw import Augmentation, Draws, draw
+from simsiam.pipeline.augmentation import Augmentation, Draws, draw
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.order import Order, epoch_order, reading_order, step_indices, steps_per_epoch, window_images
 from simsiam.pipeline.source import Source
@@ -42,7 +42,8 @@ class CropPlan:
     order: Order = "random"
     """How random an epoch is; see `simsiam.pipeline.order.epoch_order`."""
     on_broken: OnBroken = "error"
-    """What an image that can't be decoded becomes: an error, or the next good one; see `simsiam.pipeline.broken`."""
+    """What an image that can't be decoded becomes: an error, or the next good one; see
+    `simsiam.pipeline.loaders.replace_broken`."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -51,6 +51,6 @@ class Records(Protocol):
         """Return the encoded bytes of image `index`, as stored.
 
         Raises `simsiam.pipeline.decode.ImageError`, which names the image, when they can't be read, and
-        `simsiam.pipeline.beton.RawRecordError` when a `.beton` holds the image as pixels.
+        `simsiam.pipeline.beton.reader.RawRecordError` when a `.beton` holds the image as pixels.
         """
         ...

@@ -40,11 +40,11 @@ def open_source(path: str | Path, *, progress: Callable[[int, int], None] | None
     # Imported here so that reading one kind needs nothing of the other.
     path = Path(path).expanduser()
     if path.is_dir():
-        from simsiam.pipeline.image_folder import ImageFolder
+        from simsiam.pipeline.sources.image_folder import ImageFolder
 
         return ImageFolder(path, progress=progress)
     if path.is_file():
-        from simsiam.pipeline.beton import Beton
+        from simsiam.pipeline.beton.reader import Beton
 
         return Beton(path)
     raise UsageError(f"There is no folder or file {path}; give a folder of images or a .beton file.")

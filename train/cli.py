@@ -11,10 +11,10 @@ from rich.console import Console
 
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.train.commands.table import COMMANDS, run_command
-from simsiam.train.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
 from simsiam.train.interruption import Interrupted, Terminated, terminate
-from simsiam.train.one_line import on_one_line
-from simsiam.train.suggestion import nearest
+from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
+from simsiam.train.terminal.one_line import on_one_line
+from simsiam.train.terminal.suggestion import nearest
 
 
 def main() -> None:

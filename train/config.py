@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loader import Backend
+from simsiam.pipeline.loaders.open_loader import Backend
 from simsiam.pipeline.order import Order
 from simsiam.pipeline.plan import OnBroken
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from rich.console import Console
 
-from simsiam.pipeline.convert import convert
+from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import PretrainConfig
-from simsiam.train.console import show_progress
 from simsiam.train.demo_images import CLASSES, write_demo_images
 from simsiam.train.environment import available_cores
 from simsiam.train.pretrain import pretrain
+from simsiam.train.terminal.console import show_progress
 
 TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
 

@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.config import DeviceName
-from simsiam.train.exit_codes import DONE, FAILED, INTERRUPTED
 from simsiam.train.interruption import Interrupted
 from simsiam.train.rendezvous import Meeting, meet
+from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 
 Result = TypeVar("Result")
 

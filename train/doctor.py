@@ -13,9 +13,9 @@ from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import RunError
-from simsiam.pipeline.loader import BACKENDS, Backend, open_loader
+from simsiam.pipeline.loaders.open_loader import BACKENDS, Backend, open_loader
 from simsiam.train.environment import describe_environment
 
 _ENOUGH_SHARED_MEMORY = 2**30  # some 256-image batches of 224-pixel crops (77 MB each) in flight
@@ -98,7 +98,7 @@ def take_one_batch(backend: Backend, device: str) -> None:
     """Have a backend decode and crop two images in a `.beton`; raises whatever it fails with."""
     import torch
 
-    from simsiam.pipeline.beton_writer import BetonWriter
+    from simsiam.pipeline.beton.writer import BetonWriter
     from simsiam.pipeline.plan import CropPlan
     from simsiam.pipeline.source import open_source
 

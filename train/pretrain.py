@@ -11,30 +11,30 @@ import torch
 from rich.console import Console
 
 from simsiam.pipeline.errors import RunError, UsageError
-from simsiam.pipeline.loader import CropLoader, Crops, check_backend, choose_backend, open_loader
+from simsiam.pipeline.loaders.open_loader import CropLoader, Crops, check_backend, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source, open_source
-from simsiam.train.broken_image import ways_out
 from simsiam.train.config import PretrainConfig
-from simsiam.train.console import TrainingConsole, show_progress
+from simsiam.train.cuda_graph import GraphedStep, check_cuda_graph
 from simsiam.train.distributed import World, join_world
 from simsiam.train.environment import worker_count
-from simsiam.train.evaluation.monitor import KnnMonitor
-from simsiam.train.exit_codes import FAILED
-from simsiam.train.graphed_step import GraphedStep, check_cuda_graph
+from simsiam.train.evaluation.knn_monitor import KnnMonitor
 from simsiam.train.health import Unhealthy
 from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
-from simsiam.train.memory_estimate import explain_out_of_memory
-from simsiam.train.metrics import MetricsLog, NoLog, read_metrics, summarize
-from simsiam.train.objective import StepOutput
+from simsiam.train.loss import StepOutput
+from simsiam.train.memory import explain_out_of_memory
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
-from simsiam.train.run_folder import describe_images, open_run_folder, stop_job
-from simsiam.train.run_report import draw_views, report_run
+from simsiam.train.run.folder import describe_images, open_run_folder, stop_job
+from simsiam.train.run.metrics import MetricsLog, NoLog, read_metrics, summarize
+from simsiam.train.run.report import draw_views, report_run
+from simsiam.train.run.trackers import check_trackers, open_trackers
+from simsiam.train.run.training_run import SAVE, VIEWS, TrainingRun
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.stage_clock import StageClock
 from simsiam.train.step import train_step
-from simsiam.train.tracking import check_trackers, open_trackers
-from simsiam.train.training_run import SAVE, VIEWS, TrainingRun
+from simsiam.train.terminal.broken_image_advice import ways_out
+from simsiam.train.terminal.console import TrainingConsole, show_progress
+from simsiam.train.terminal.exit_codes import FAILED
 
 _WITHOUT_BROKEN = "--data.on-broken replace --resume auto"
 

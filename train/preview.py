@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.atomic_write import open_atomically
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loader import Backend, Crops, choose_backend, open_loader
+from simsiam.pipeline.loaders.open_loader import Backend, Crops, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.source import Source
-from simsiam.train.broken_image import ways_out
+from simsiam.train.terminal.broken_image_advice import ways_out
 
 _GAP = 6
 _HEADER = 18

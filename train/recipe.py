@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.arguments import option_names, parse
 from simsiam.train.config import PretrainConfig, flatten, to_tree
-from simsiam.train.suggestion import did_you_mean
+from simsiam.train.terminal.arguments import option_names, parse
+from simsiam.train.terminal.suggestion import did_you_mean
 
 _RECIPES = Path(__file__).parent / "recipes"
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from simsiam.kernels.augment import augment_views
-from simsiam.pipeline.loader import Crops
-from simsiam.train.objective import StepOutput
+from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.train.loss import StepOutput
 from simsiam.train.precision import Arithmetic
 
 Color = tuple[float, float, float]

@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction
 from simsiam.kernels import batch_norm_relu_backward_triton, batch_norm_relu_triton
 from simsiam.kernels.augment_triton import augment_views_triton
 from simsiam.kernels.negative_cosine_triton import negative_cosine_backward_triton, negative_cosine_triton
-from simsiam.pipeline.draw import Augmentation, draw
+from simsiam.pipeline.augmentation import Augmentation, draw
 
 _PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 

@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.beton import Beton
-from simsiam.pipeline.beton_format import (
+from simsiam.pipeline.beton.layout import (
     ALLOCATION,
     FIELD_DESCRIPTOR,
     HEADER,
@@ -20,7 +19,8 @@ from simsiam.pipeline.beton_format import (
     VERSION,
     metadata_dtype,
 )
-from simsiam.pipeline.image_folder import ImageFolder
+from simsiam.pipeline.beton.reader import Beton
+from simsiam.pipeline.sources.image_folder import ImageFolder
 
 Pack = Callable[[Path, Sequence["bytes | np.ndarray"]], Beton]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.plan import CropPlan
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.image_folder import ImageFolder
 from simsiam.pipeline.source import Source, open_source
+from simsiam.pipeline.sources.image_folder import ImageFolder
 
 
 @pytest.fixture

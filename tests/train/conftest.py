@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from simsiam.train.arguments import parse
 from simsiam.train.config import PretrainConfig
 from simsiam.train.pretrain import pretrain
+from simsiam.train.terminal.arguments import parse
 
 TinyConfig = Callable[..., PretrainConfig]
 

@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import UsageError
-from simsiam.train import arguments
 from simsiam.train.config import (
     CheckpointConfig,
     DataConfig,
@@ -19,6 +18,7 @@ from simsiam.train.config import (
     to_tree,
 )
 from simsiam.train.recipe import load_config, recipe_file
+from simsiam.train.terminal import arguments
 
 
 def parse(*options: str) -> PretrainConfig:

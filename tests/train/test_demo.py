@@ -13,8 +13,8 @@ from simsiam.train import demo
 from simsiam.train.config import PretrainConfig
 from simsiam.train.demo import run_demo
 from simsiam.train.demo_images import CLASSES
-from simsiam.train.metrics import read_metrics
 from simsiam.train.recipe import load_config, recipe_file
+from simsiam.train.run.metrics import read_metrics
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
 from simsiam.train import distributed

@@ -20,15 +20,16 @@ from rich.console import Console
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.source import open_source
-from simsiam.train import cli, metrics
+from simsiam.train import cli
 from simsiam.train import pretrain as job
-from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import KnnConfig, PretrainConfig, to_tree
-from simsiam.train.evaluation.monitor import KnnMonitor
+from simsiam.train.evaluation.knn_monitor import KnnMonitor
 from simsiam.train.interruption import Interrupted
-from simsiam.train.metrics import read_metrics
 from simsiam.train.pretrain import pretrain
 from simsiam.train.recipe import load_config
+from simsiam.train.run import metrics
+from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
+from simsiam.train.run.metrics import read_metrics
 
 TinyConfig = Callable[..., PretrainConfig]
 

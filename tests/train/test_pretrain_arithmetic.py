@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import KnnConfig, PretrainConfig
-from simsiam.train.metrics import read_metrics
 from simsiam.train.pretrain import pretrain
+from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
+from simsiam.train.run.metrics import read_metrics
 
 TinyConfig = Callable[..., PretrainConfig]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import KnnConfig, PretrainConfig
 from simsiam.train.pretrain import pretrain
 from simsiam.train.recipe import load_config, recipe_file
-from simsiam.train.training_run import build_model
+from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
+from simsiam.train.run.training_run import build_model
 
 TinyConfig = Callable[..., PretrainConfig]
 

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from simsiam.train import cli
 from simsiam.train import pretrain as job
-from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import PretrainConfig, to_tree
-from simsiam.train.metrics import read_metrics, summarize
 from simsiam.train.pretrain import pretrain
+from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
+from simsiam.train.run.metrics import read_metrics, summarize
 
 TinyConfig = Callable[..., PretrainConfig]
 
@@ -185,7 +185,8 @@ def test_killed_run_goes_on_bit_for_bit(
 LIVES = """
 import os, pathlib, signal, sys
 import torch
-from simsiam.train import cli, metrics, pretrain
+from simsiam.train import cli, pretrain
+from simsiam.train.run import metrics
 
 def count(owner, name):
     original = getattr(owner, name)

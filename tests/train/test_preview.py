@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from simsiam.kernels.augment import augment_views
-from simsiam.pipeline.draw import Augmentation
-from simsiam.pipeline.loader import Backend, open_loader
+from simsiam.pipeline.augmentation import Augmentation
+from simsiam.pipeline.loaders.open_loader import Backend, open_loader
+from simsiam.pipeline.loaders.torch_loader import crop_image
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
-from simsiam.pipeline.torch_loader import crop_image
 from simsiam.train import cli
 from simsiam.train.commands.preview import run
 from simsiam.train.preview import preview
@@ -88,7 +88,7 @@ def test_more_images_than_there_are_is_refused(tiny_images: Path, tmp_path: Path
 
 
 def test_beton_is_previewed_like_its_folder(tiny_images: Path, tmp_path: Path) -> None:
-    from simsiam.pipeline.convert import convert
+    from simsiam.pipeline.beton.convert import convert
 
     convert(open_source(tiny_images / "test"), tmp_path / "test.beton", workers=1)
     out = preview(open_source(tmp_path / "test.beton"), tmp_path / "p.png", augmentation=AUGMENTATION, size=16, count=3)

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from simsiam.pipeline.draw import Augmentation
+from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.arguments import parse
 from simsiam.train.cli import run
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
+from simsiam.train.terminal.arguments import parse
 
 
 def recipe(name: str) -> PretrainConfig:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from simsiam.kernels.augment import augment_views
-from simsiam.pipeline.draw import Augmentation, Draws, draw
-from simsiam.pipeline.loader import Crops
+from simsiam.pipeline.augmentation import Augmentation, Draws, draw
+from simsiam.pipeline.loaders.open_loader import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
-from simsiam.train.objective import Objective
+from simsiam.train.loss import Objective
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import Arithmetic
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
+from simsiam.train.run.training_run import build_model, place_model
 from simsiam.train.step import train_step
-from simsiam.train.training_run import build_model, place_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 STEPS, STEPS_PER_EPOCH, EPOCHS, BATCH, SIZE = 20, 5, 4, 16, 16

@@ -10,17 +10,17 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from simsiam.kernels.augment import augment_views
-from simsiam.pipeline.draw import Augmentation, Draws
-from simsiam.pipeline.loader import Crops, open_loader
+from simsiam.pipeline.augmentation import Augmentation, Draws
+from simsiam.pipeline.loaders.open_loader import Crops, open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import open_source
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
 from simsiam.train.health import FiniteSteps
-from simsiam.train.objective import Objective
+from simsiam.train.loss import Objective
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.precision import Arithmetic
+from simsiam.train.run.training_run import build_model
 from simsiam.train.step import train_step
-from simsiam.train.training_run import build_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 SETTINGS = OptimizerConfig(base_lr=0.05, momentum=0.9, weight_decay=1e-3)

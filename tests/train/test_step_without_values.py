@@ -13,19 +13,19 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from simsiam.model.activation_checkpointing import recompute_blocks
 from simsiam.model.fused_batch_norm import fuse_batch_norm
-from simsiam.model.recompute import recompute_blocks
 from simsiam.model.simsiam import SimSiam
-from simsiam.pipeline.draw import Augmentation, Draws, draw
-from simsiam.pipeline.loader import Crops
+from simsiam.pipeline.augmentation import Augmentation, Draws, draw
+from simsiam.pipeline.loaders.open_loader import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PrecisionName, PretrainConfig
 from simsiam.train.health import FiniteSteps
-from simsiam.train.metrics import StepWindow
-from simsiam.train.objective import Objective
+from simsiam.train.loss import Objective
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.precision import choose_arithmetic
+from simsiam.train.run.metrics import StepWindow
+from simsiam.train.run.training_run import build_model
 from simsiam.train.step import train_step
-from simsiam.train.training_run import build_model
 
 BATCH, SIZE = 8, 32
 GPU = torch.device("cuda", 0)

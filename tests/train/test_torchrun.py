@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.config import PretrainConfig, to_tree
-from simsiam.train.metrics import read_metrics
+from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
+from simsiam.train.run.metrics import read_metrics
 
 TinyConfig = Callable[..., PretrainConfig]
 

@@ -6,9 +6,9 @@ from typing import get_args
 
 from rich.console import Console
 
-from simsiam.train.arguments import call
-from simsiam.train.bench_row_name import ConvertRowName
-from simsiam.train.commands.output_file import check_output
+from simsiam.train.bench.rows import ConvertRowName
+from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.output_file import check_output
 
 _ALL_ROWS: tuple[ConvertRowName, ...] = get_args(ConvertRowName)
 
@@ -40,8 +40,8 @@ def bench_convert(
         folder: Where the files are written and removed again; by default where temporary files go.
         json: Write environment and results to this file, too.
     """
-    from simsiam.train.bench_convert import bench_convert
-    from simsiam.train.bench_report import print_convert_results, write_results
+    from simsiam.train.bench.convert import bench_convert
+    from simsiam.train.bench.report import print_convert_results, write_results
 
     if json:
         check_output(json, ".json")

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import check_output
 from simsiam.train.config import DeviceName
-from simsiam.train.exit_codes import DONE, FAILED
+from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.exit_codes import DONE, FAILED
+from simsiam.train.terminal.output_file import check_output
 
 Operation = Literal["negative_cosine", "augment_views", "batch_norm_relu"]
 
@@ -32,9 +32,9 @@ def bench_kernels(
         seconds: How long each way is measured, up to 50 runs, after one that is not counted.
         json: Write environment and results to this file, too.
     """
-    from simsiam.kernels.benchmark import measure, measure_copy
-    from simsiam.kernels.benchmark_cases import OPERATIONS
-    from simsiam.train.bench_report import write_results
+    from simsiam.train.bench.kernel_cases import OPERATIONS
+    from simsiam.train.bench.kernels import measure, measure_copy
+    from simsiam.train.bench.report import write_results
     from simsiam.train.precision import open_device
 
     if json:

@@ -6,10 +6,10 @@ from typing import get_args
 
 from rich.console import Console
 
-from simsiam.train.arguments import call, split_at_commas
-from simsiam.train.bench_row_name import LoaderRowName
-from simsiam.train.commands.output_file import check_output
+from simsiam.train.bench.rows import LoaderRowName
 from simsiam.train.config import DeviceName
+from simsiam.train.terminal.arguments import call, split_at_commas
+from simsiam.train.terminal.output_file import check_output
 
 
 def bench_loader(
@@ -51,8 +51,8 @@ def bench_loader(
             on one H200: memory bandwidth allows 6,900, and the best published trainings reach about half of that.
         json: Write environment and results to this file, too.
     """
-    from simsiam.train.bench_loader import bench_loaders
-    from simsiam.train.bench_report import print_loader_results, write_results
+    from simsiam.train.bench.loader import bench_loaders
+    from simsiam.train.bench.report import print_loader_results, write_results
 
     if json:
         check_output(json, ".json")

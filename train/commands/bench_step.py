@@ -6,10 +6,10 @@ from typing import Literal, get_args
 
 from rich.console import Console
 
-from simsiam.train.arguments import call, split_at_commas
-from simsiam.train.bench_row_name import StepRowName
-from simsiam.train.commands.output_file import check_output
+from simsiam.train.bench.rows import StepRowName
 from simsiam.train.config import DataConfig, DeviceName, ModelConfig, PrecisionName, PretrainConfig
+from simsiam.train.terminal.arguments import call, split_at_commas
+from simsiam.train.terminal.output_file import check_output
 
 
 def bench_step(
@@ -50,8 +50,8 @@ def bench_step(
             ui.perfetto.dev.
         json: Write environment and results to this file, too.
     """
-    from simsiam.train.bench_report import print_step_results, write_results
-    from simsiam.train.bench_step import bench_steps
+    from simsiam.train.bench.report import print_step_results, write_results
+    from simsiam.train.bench.step import bench_steps
 
     for file in (profile, json):
         if file:

@@ -6,11 +6,11 @@ from typing import Literal, get_args
 
 from rich.console import Console
 
-from simsiam.pipeline.loader import Backend
-from simsiam.train.arguments import call, split_at_commas
-from simsiam.train.bench_row_name import TrainRowName
-from simsiam.train.commands.output_file import check_output
+from simsiam.pipeline.loaders.open_loader import Backend
+from simsiam.train.bench.rows import TrainRowName
 from simsiam.train.config import DataConfig, DeviceName, ModelConfig, PrecisionName, PretrainConfig
+from simsiam.train.terminal.arguments import call, split_at_commas
+from simsiam.train.terminal.output_file import check_output
 
 
 def bench_train(
@@ -57,8 +57,8 @@ def bench_train(
             ui.perfetto.dev.
         json: Write environment and results to this file, too.
     """
-    from simsiam.train.bench_report import print_step_results, write_results
-    from simsiam.train.bench_train import bench_train
+    from simsiam.train.bench.report import print_step_results, write_results
+    from simsiam.train.bench.train import bench_train
 
     for file in (profile, json):
         if file:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 
-from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import check_output
-from simsiam.train.console import show_progress
-from simsiam.train.counted import counted
-from simsiam.train.one_line import on_one_line
+from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.console import show_progress
+from simsiam.train.terminal.one_line import on_one_line
+from simsiam.train.terminal.output_file import check_output
+from simsiam.train.terminal.words import counted
 
 if TYPE_CHECKING:
-    from simsiam.pipeline.convert import Conversion
+    from simsiam.pipeline.beton.convert import Conversion
 
 _MOST_LINES = 20
 """Images left out that are named on the screen."""
@@ -48,8 +48,8 @@ def convert(
         check: Look at copied JPEGs by their markers, which finds those cut short, or decode them in full.
         devkit: ImageNet's development kit, where its validation tar doesn't lie beside it.
     """
-    from simsiam.pipeline.archive import open_records
-    from simsiam.pipeline.convert import convert
+    from simsiam.pipeline.beton.convert import convert
+    from simsiam.pipeline.sources.open_records import open_records
 
     check_output(out, ".beton")
     console = Console()
@@ -73,7 +73,7 @@ def convert(
 
 
 def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]:
-    from simsiam.pipeline.beton_manifest import manifest_path
+    from simsiam.pipeline.beton.manifest import manifest_path
 
     out, skipped = conversion.path, conversion.skipped
     done_now = images - conversion.taken_over

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simsiam.train.arguments import call
 from simsiam.train.commands.pretrain import print_summary
 from simsiam.train.recipe import load_config, recipe_file
+from simsiam.train.terminal.arguments import call
 
 
 def demo(

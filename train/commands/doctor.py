@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from simsiam.train.arguments import call
-from simsiam.train.exit_codes import DONE, FAILED
+from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.exit_codes import DONE, FAILED
 
 
 def doctor() -> int:

@@ -7,9 +7,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from simsiam.train.arguments import call
 from simsiam.train.config import DeviceName
-from simsiam.train.console import show_progress
+from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.console import show_progress
 
 
 def evaluate_knn(

@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import check_output
+from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.output_file import check_output
 
 
 def plot(
@@ -21,7 +21,7 @@ def plot(
         runs: Run folders.
         out: The PNG to write.
     """
-    from simsiam.train.plots import plot_runs
+    from simsiam.train.run.plots import plot_runs
 
     if not runs:
         raise UsageError("Name at least one run folder, as in: simsiam plot runs/demo/run.")

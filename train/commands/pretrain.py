@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.arguments import parse
 from simsiam.train.config import PretrainConfig, to_tree
-from simsiam.train.exit_codes import DONE
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
+from simsiam.train.terminal.arguments import parse
+from simsiam.train.terminal.exit_codes import DONE
 
 
 def run(arguments: Sequence[str], prog: str) -> int:

@@ -7,12 +7,12 @@ from typing import get_args
 import tyro
 from rich.console import Console
 
-from simsiam.pipeline.draw import Augmentation
-from simsiam.pipeline.loader import Backend
+from simsiam.pipeline.augmentation import Augmentation
+from simsiam.pipeline.loaders.open_loader import Backend
 from simsiam.pipeline.plan import OnBroken
-from simsiam.train.arguments import call, split_at_commas
-from simsiam.train.commands.output_file import check_output
-from simsiam.train.console import show_progress
+from simsiam.train.terminal.arguments import call, split_at_commas
+from simsiam.train.terminal.console import show_progress
+from simsiam.train.terminal.output_file import check_output
 
 _REFERENCE_AUGMENTATION = Augmentation()
 

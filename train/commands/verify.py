@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
-from simsiam.train.arguments import call
-from simsiam.train.commands.output_file import check_output
-from simsiam.train.console import show_progress
-from simsiam.train.counted import counted
-from simsiam.train.exit_codes import DONE, FAILED
-from simsiam.train.one_line import on_one_line
+from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.console import show_progress
+from simsiam.train.terminal.exit_codes import DONE, FAILED
+from simsiam.train.terminal.one_line import on_one_line
+from simsiam.train.terminal.output_file import check_output
+from simsiam.train.terminal.words import counted
 
 if TYPE_CHECKING:  # --help must not pay for what decodes
-    from simsiam.pipeline.verify import Verification
+    from simsiam.pipeline.beton.verify import Verification
 
 _CHECKSUMS = {
     None: "",
@@ -41,7 +41,7 @@ def verify(
         json: Write what was found to this file, too.
     """
     from simsiam.pipeline.atomic_write import write_text_atomically
-    from simsiam.pipeline.verify import verify
+    from simsiam.pipeline.beton.verify import verify
 
     if json:
         check_output(json, ".json")

@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 from simsiam.model.resnet import ResNet, resnet
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.loaders.torch_loader import leave_stopping_to_the_parent
 from simsiam.pipeline.plan import LARGEST_CROP
 from simsiam.pipeline.source import Source
-from simsiam.pipeline.torch_loader import leave_stopping_to_the_parent
-from simsiam.train.checkpoint import open_checkpoint
 from simsiam.train.evaluation.center_crop import CenterCrop, center_crop, normalize
 from simsiam.train.precision import Arithmetic
+from simsiam.train.run.checkpoint import open_checkpoint
 
 
 class Features(NamedTuple):

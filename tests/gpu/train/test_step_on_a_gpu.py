@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from simsiam.model.recompute import recompute_blocks
-from simsiam.pipeline.draw import Augmentation, Draws, draw
-from simsiam.pipeline.loader import Crops
+from simsiam.model.activation_checkpointing import recompute_blocks
+from simsiam.pipeline.augmentation import Augmentation, Draws, draw
+from simsiam.pipeline.loaders.open_loader import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PrecisionName, PretrainConfig
-from simsiam.train.graphed_step import GraphedStep
+from simsiam.train.cuda_graph import GraphedStep
 from simsiam.train.health import FiniteSteps
-from simsiam.train.metrics import StepWindow
-from simsiam.train.objective import Objective, StepOutput
+from simsiam.train.loss import Objective, StepOutput
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import choose_arithmetic
+from simsiam.train.run.metrics import StepWindow
+from simsiam.train.run.training_run import build_model, place_model
 from simsiam.train.step import train_step
-from simsiam.train.training_run import build_model, place_model
 
 if not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU", allow_module_level=True)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from simsiam.train import bench_step, bench_train
-from simsiam.train.bench_report import print_step_results
+from simsiam.train.bench import step as bench_step
+from simsiam.train.bench import train as bench_train
+from simsiam.train.bench.report import print_step_results
 from simsiam.train.cli import run
 from simsiam.train.config import PretrainConfig
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.beton import Beton
+from simsiam.pipeline.beton.reader import Beton
 from simsiam.train.cli import run
 
 WNIDS = ["n01440764", "n01443537"]

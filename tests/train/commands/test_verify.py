@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.archive import open_records
-from simsiam.pipeline.beton import Beton
-from simsiam.pipeline.beton_manifest import manifest_path
-from simsiam.pipeline.convert import convert
+from simsiam.pipeline.beton.convert import convert
+from simsiam.pipeline.beton.manifest import manifest_path
+from simsiam.pipeline.beton.reader import Beton
+from simsiam.pipeline.sources.open_records import open_records
 from simsiam.train.commands.verify import run
 
 

@@ -12,10 +12,10 @@ from torchvision import transforms
 
 from simsiam.pipeline.decode import ImageError
 from simsiam.pipeline.source import Source, open_source
-from simsiam.train.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.evaluation.center_crop import CenterCrop
 from simsiam.train.evaluation.features import extract_features, load_encoder
 from simsiam.train.precision import Arithmetic
+from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
 
 FP32 = Arithmetic(torch.device("cpu"), "fp32")
 TRANSFORM = CenterCrop(size=16, short_side=18, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from simsiam.train.checkpoint import list_checkpoints
 from simsiam.train.evaluation import knn
 from simsiam.train.evaluation.features import Features
 from simsiam.train.evaluation.knn import evaluate_checkpoint, knn_accuracy
+from simsiam.train.run.checkpoint import list_checkpoints
 
 
 def noisy(count: int, seed: int, spread: float = 1.5, classes: int = 5) -> Features:

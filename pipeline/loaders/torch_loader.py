@@ -1,0 +1,187 @@
+"""The reference backend: the reference decoder and Pillow's filter in worker processes; runs anywhere."""
+
+import contextlib
+import re
+import signal
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from simsiam.pipeline.augmentation import Draws
+from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.loaders.device_copy import DeviceCopy
+from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
+from simsiam.pipeline.plan import CropPlan
+
+
+class TorchLoader:
+    """Decodes each image once and takes its crops from the decoded pixels, in `workers` processes (0: in this one).
+
+    `plan.on_broken` says what becomes of a broken image: an `ImageError` naming it, or the next good one instead,
+    counted in `replaced`. A worker that dies (killed, out of memory, a crash in the decoder) raises RunError naming
+    the image it was reading. Of the epochs one at a time can be read: an earlier one that is gone on with is an error.
+    """
+
+    replaced: int = 0
+    """Broken images so far that another one stood in for."""
+
+    def __init__(self, plan: CropPlan, device: torch.device, workers: int) -> None:
+        self._plan = plan
+        self._copy = DeviceCopy(device)
+        # One slot a worker: the sample it is reading now, seen from here even after it has died.
+        self._reading = torch.full((max(workers, 1),), -1, dtype=torch.int64).share_memory_()
+        self._steps = _EpochSteps()
+        self._loader: DataLoader | None = DataLoader(
+            _StepReader(plan, self._reading),
+            batch_size=None,  # one item is one step already
+            sampler=self._steps,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=leave_stopping_to_the_parent,
+            pin_memory=self._copy.pins_memory,
+            persistent_workers=workers > 0,
+        )
+
+    @staticmethod
+    def check(plan: CropPlan) -> None:
+        """Refuse nothing: every source can be read."""
+
+    def __len__(self) -> int:
+        """Steps in an epoch, equal on every rank."""
+        return len(self._plan)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
+        """Yield the steps of one epoch from `first_step` on."""
+        for crops, replaced in self._copy.ahead(self._read(epoch, first_step)):
+            self.replaced += replaced
+            yield crops
+
+    def _read(self, epoch: int, first_step: int) -> Iterator[tuple[Crops, int]]:
+        """Yield the crops of each step as the workers made them, and how many of the images stand in for others."""
+        if self._loader is None:
+            raise UsageError("This loader is closed; open a new one.")
+        steps = [(epoch, step) for step in range(first_step, len(self))]
+        self._steps.ahead = steps
+        # PyTorch's SIGCHLD handler would raise a nameless error anywhere in the program; without it the
+        # death of a worker is noticed in next(), a few seconds later, where we can say which image it was.
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(self._loader)
+        with contextlib.suppress(ValueError):  # not in the main thread, where no handler was set either
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        while True:
+            # With workers, PyTorch has but one iterator, and starts it anew.
+            if self._steps.ahead is not steps:
+                raise UsageError(f"Epoch {epoch} was left for another one; begin it again where it is to go on.")
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise self._explain(error) from None
+            if isinstance(batch, ImageError):
+                raise ImageError(*batch.args)  # anew: a raised local would keep this frame, and the workers, alive
+            yield batch
+
+    def close(self) -> None:
+        """Stop the worker processes."""
+        # Left to itself, PyTorch stops them when the iterator is collected, which a traceback that holds it can put
+        # off for long; there is no public call for it.
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+        self._loader = None
+
+    def _explain(self, error: RuntimeError) -> RuntimeError:
+        pids = re.search(r"worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
+        if pids is None:
+            return error
+        names = [self._plan.source.name(index) for index in self._reading.tolist() if index >= 0]
+        return RunError(
+            f"A loader process (pid {pids[1]}) died. The images being read were: {', '.join(names)}."
+            " If it was killed for memory, give fewer --data.workers or a smaller batch."
+        )
+
+
+def leave_stopping_to_the_parent(worker: int) -> None:
+    """Have a worker process of a DataLoader, as its `worker_init_fn`, ignore SIGTERM and SIGINT."""
+    # torchrun and a terminal signal the whole group of processes, and the parent still wants to finish its step and
+    # save. A worker whose parent has died notices that by itself.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _EpochSteps:
+    """The (epoch, step) pairs still to come; workers outlive an epoch, so this is filled anew for each."""
+
+    def __init__(self) -> None:
+        self.ahead: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.ahead)
+
+    def __len__(self) -> int:
+        return len(self.ahead)
+
+
+class _StepReader(Dataset):
+    """Runs in the workers: (epoch, step) → the crops of that step."""
+
+    def __init__(self, plan: CropPlan, reading: torch.Tensor) -> None:
+        self._plan = plan
+        self._reading = reading
+
+    # An error is handed over as an item, since PyTorch would wrap its message into the worker's traceback.
+    def __getitem__(self, position: tuple[int, int]) -> tuple[Crops, int] | ImageError:
+        try:
+            return self._crops(*position)
+        except ImageError as error:
+            return error
+
+    def _crops(self, epoch: int, step: int) -> tuple[Crops, int]:
+        """Return the step's crops and how many of its images stand in for broken ones."""
+        plan = self._plan
+        index = plan.indices(epoch, step).copy()  # a slice of the cached order, which mustn't change
+        draws = plan.draws(epoch, index)
+        pixels = torch.empty((len(index), plan.views, plan.crop_size, plan.crop_size, 3), dtype=torch.uint8)
+        crop = partial(self._crop, index, draws, pixels)
+        replaced = crop_good_samples(plan, epoch, index, draws, np.arange(len(index)), crop)
+        on_host = Draws(*(torch.from_numpy(part) for part in draws))
+        labels = torch.from_numpy(plan.source.labels[index])
+        return Crops(pixels, on_host, torch.from_numpy(index), labels), replaced
+
+    def _crop(
+        self, index: npt.NDArray[np.int64], draws: Draws[np.ndarray], pixels: torch.Tensor, rows: Rows
+    ) -> dict[int, ImageError]:
+        worker = get_worker_info()
+        slot = worker.id if worker else 0
+        errors: dict[int, ImageError] = {}
+        for row in rows.tolist():
+            self._reading[slot] = int(index[row])
+            try:
+                image = self._plan.source.decode(int(index[row]))
+            except ImageError as error:
+                errors[row] = error
+                continue
+            for view in range(self._plan.views):
+                pixels[row, view] = torch.from_numpy(crop_image(image, draws.crop[row, view], self._plan.crop_size))
+        self._reading[slot] = -1
+        return errors
+
+
+def crop_image(image: npt.NDArray[np.uint8], box: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint8]:
+    """Cut out top, left, height, width, then resize with Pillow's antialiased bilinear filter, as the reference."""
+    top, left, height, width = (int(part) for part in box)
+    crop = Image.fromarray(image[top : top + height, left : left + width])
+    return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

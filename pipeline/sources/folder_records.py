@@ -1,0 +1,53 @@
+"""A folder → its images as they are listed, none of them opened: what `convert` and `verify` read of a folder."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.sources.folder_walk import FolderListing
+from simsiam.pipeline.sources.image_folder import classes_and_labels
+from simsiam.pipeline.sources.scan import printable_path
+from simsiam.pipeline.sources.source_hash import stamp
+
+
+class FolderRecords:
+    """The files of a folder listing, in the order and with the classes of `ImageFolder`; `Records`.
+
+    `ImageFolder` must know every size before the first crop is drawn, so it opens every file. Whoever decodes them all
+    anyway finds the sizes and the broken files on the way.
+    """
+
+    labels: npt.NDArray[np.int64]
+    classes: Sequence[str]
+    broken: Sequence[tuple[str, str]]
+    place: str
+    stamp: str
+
+    def __init__(self, root: Path, listing: FolderListing) -> None:
+        self._root = os.fsencode(root) + b"/"
+        self._paths = listing.paths
+        self.place = printable_path(self._root)
+        self.stamp = stamp(listing.file_bytes, listing.modified_ns)
+        self.classes, self.labels = classes_and_labels(listing.paths)
+        self.broken = [(printable_path(self._root + path), reason) for path, reason in listing.unreachable]
+
+    def __len__(self) -> int:
+        """Number of image files."""
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        """Return the path of file `index`, printable."""
+        return printable_path(self._root + self._paths[index])
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of file `index`. Raises ImageError naming it when it can't be read."""
+        try:
+            with io.FileIO(self._root + self._paths[index]) as file:
+                return file.readall()
+        except OSError as error:
+            raise ImageError(f"{self.name(index)}: {error.strerror or error}") from None

@@ -1,0 +1,145 @@
+"""A tree of images → a Source: class by first folder level, sizes from a cached scan, broken files left out."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simsiam.pipeline.decode import ImageError, decode_image
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS, FolderListing, PathList, walk_folder
+from simsiam.pipeline.sources.scan import Progress, printable_path, scan
+from simsiam.pipeline.sources.source_hash import stamp
+
+
+class ImageFolder:
+    """The images below a folder, sorted by relative path as bytes; a `Source`.
+
+    Every folder of the first level that holds an image, however deep, is a class; classes are sorted by name as
+    bytes. Images in the folder itself are unlabelled (-1). Hidden files and folders and files with another ending
+    are ignored, symbolic links followed. Broken files are left out of the numbering; `broken` lists them.
+
+    Names, in messages and class names, have `\\xNN` for bytes that are no UTF-8, so that they can always be printed.
+    """
+
+    root: Path
+    """The folder, as an absolute path."""
+    sizes: npt.NDArray[np.int32]
+    """Height and width of every image in pixels as stored, (n, 2)."""
+    labels: npt.NDArray[np.int64]
+    """Class of every image, (n,); -1 where there is none."""
+    classes: tuple[str, ...]
+    """Class names by label; empty when there are no class folders."""
+    place: str
+    """The folder with a slash, printable: what every name begins with."""
+    stamp: str
+    """A hash of the files' sizes and dates."""
+    broken: Sequence[tuple[str, str]]
+    """Path and reason of each file and folder that can't be read."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        workers: int | None = None,
+        cache: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        """Scan the folder; `scan` says what `workers`, `cache` and `progress(done, total)` do.
+
+        Raises UsageError when there is no such folder, or no readable image in it.
+        """
+        self.root = Path(path).expanduser().absolute()
+        self.place = printable_path(bytes(self.root)) + "/"
+        listing = self._walk()
+        self.stamp = stamp(listing.file_bytes, listing.modified_ns)
+        sizes, reasons = scan(self.root, listing, workers, cache, progress)
+        readable = np.flatnonzero(sizes[:, 0])
+        self.broken = [(self._printable(path), reason) for path, reason in listing.unreachable]
+        self.broken += [(self._printable(listing.paths[index]), reason) for index, reason in reasons.items()]
+        self.broken.sort()
+        if not len(readable):
+            self._refuse(listing)
+        self.sizes = sizes[readable]
+        self.classes, labels = classes_and_labels(listing.paths)
+        self.labels = labels[readable]
+        self._paths = PathList(listing.paths[int(i)] for i in readable) if reasons else listing.paths
+
+    def __len__(self) -> int:
+        """Number of readable images."""
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        """Return the path of image `index`, printable."""
+        return self._printable(self._paths[index])
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded bytes of image `index`, as stored.
+
+        Raises ImageError naming the file when it can't be read any more.
+        """
+        try:
+            return (self.root / os.fsdecode(self._paths[index])).read_bytes()
+        except OSError as error:
+            raise ImageError(f"{self.name(index)}: {error.strerror or error}") from None
+
+    def decode(self, index: int) -> npt.NDArray[np.uint8]:
+        """Return the pixels of image `index`, uint8 RGB of shape (height, width, 3), as stored (no rotation).
+
+        Raises ImageError naming the file when it can't be decoded, or is not the image any more that was scanned.
+        """
+        pixels = decode_image(self.read(index), self.name(index))
+        height, width = self.sizes[index]
+        # Crop boxes are drawn for the size found in the scan, and would silently reach past a smaller image.
+        if pixels.shape[:2] != (height, width):
+            raise ImageError(
+                f"{self.name(index)}: {pixels.shape[1]} × {pixels.shape[0]} pixels, but {width} × {height} when the"
+                " folder was scanned; leave the folder unchanged while it is in use"
+            )
+        return pixels
+
+    def _walk(self) -> FolderListing:
+        try:
+            return walk_folder(self.root)
+        except FileNotFoundError:
+            raise UsageError(f"There is no folder {self._printable(b'')}; give the folder of your images.") from None
+        except NotADirectoryError:
+            raise UsageError(f"{self._printable(b'')} is a file; give the folder that the images are in.") from None
+        except OSError as error:
+            raise UsageError(
+                f"The folder {self._printable(b'')} can't be listed ({error.strerror}); give one that you may read."
+            ) from None
+
+    def _refuse(self, listing: FolderListing) -> None:
+        root = self._printable(b"")
+        if self.broken:
+            name, reason = self.broken[0]
+            raise UsageError(
+                f"None of the {len(self.broken)} images in {root} can be read, the first because: {reason} ({name});"
+                " repair them or give another folder."
+            )
+        for name in sorted(path.name for path in self.root.iterdir()):
+            if name.endswith(".beton"):
+                raise UsageError(f"There is no image in {root}, but {name}: give that file.")
+            if re.search(r"\.(tar|tar\..+|tgz|parquet|zip)$", name):
+                raise UsageError(f"There is no image in {root}, but {name}: convert or unpack it first.")
+        found = f"only {listing.other_files} other files" if listing.other_files else "which is empty"
+        endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
+        raise UsageError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")
+
+    def _printable(self, path: bytes) -> str:
+        return printable_path(bytes(self.root / os.fsdecode(path)))
+
+
+def classes_and_labels(paths: PathList) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Return the names of the first folder level, sorted as bytes, and each path's place among them, -1 for none."""
+    # The folder name with its slash, or nothing for a file in the root.
+    folders = [path[: path.find(b"/") + 1] for path in paths]
+    names = sorted({folder.removesuffix(b"/") for folder in folders if folder})
+    label = {name + b"/": index for index, name in enumerate(names)}
+    label[b""] = -1
+    labels = np.fromiter((label[folder] for folder in folders), np.int64, len(folders))
+    return tuple(printable_path(name) for name in names), labels

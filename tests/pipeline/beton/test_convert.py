@@ -1,0 +1,252 @@
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam.pipeline.beton import convert as convert_module
+from simsiam.pipeline.beton.convert import convert
+from simsiam.pipeline.beton.manifest import manifest_path
+from simsiam.pipeline.beton.reader import Beton, RawRecordError
+from simsiam.pipeline.beton.writer import BetonWriter
+from simsiam.pipeline.decode import decode_image
+
+ORIENTATION = 0x0112
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, exif=exif, quality=95)
+    return file.getvalue()
+
+
+def orientation_of(jpeg: bytes) -> int:
+    return Image.open(io.BytesIO(jpeg)).getexif().get(ORIENTATION, 1)
+
+
+def picture(height: int, width: int, seed: int) -> np.ndarray:
+    """A few large patches of colour, so that reducing and JPEG keep them recognisable."""
+    patches = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
+    return np.array(Image.fromarray(patches).resize((width, height), Image.Resampling.NEAREST))
+
+
+class Memory:
+    """A Source of encoded images held in memory."""
+
+    broken: Sequence[tuple[str, str]] = ()
+    place = ""
+    stamp = ""
+
+    def __init__(self, images: list[bytes], labels: list[int] | None = None, classes: Sequence[str] = ()) -> None:
+        self.images = images
+        self.labels = np.array(labels if labels is not None else [-1] * len(images), np.int64)
+        self.sizes = np.zeros((len(images), 2), np.int32)
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return f"dir/{index}.png"
+
+    def read(self, index: int) -> bytes:
+        return self.images[index]
+
+    def decode(self, index: int) -> np.ndarray:
+        return decode_image(self.images[index], self.name(index))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def source(count: int = 8, **options) -> Memory:
+    return Memory([encode(picture(60 + i, 80, i)) for i in range(count)], **options)
+
+
+def test_images_labels_classes_and_names_arrive_in_order(tmp_path):
+    images = source(labels=[0, 1, 2, 0, 1, 2, 0, 1], classes=["ant", "bee", "cat"])
+    report = convert(images, tmp_path / "out.beton", workers=2)
+    beton = Beton(tmp_path / "out.beton")
+    assert (report.path, report.count, report.skipped) == (tmp_path / "out.beton", 8, [])
+    assert report.bytes_written == report.path.stat().st_size
+    assert report.seconds > 0
+    assert beton.labels.tolist() == images.labels.tolist()
+    assert list(beton.classes) == ["ant", "bee", "cat"]
+    assert [beton.name(i) for i in range(8)] == [f"dir/{i}.png" for i in range(8)]
+    assert beton.sizes.tolist() == [[60 + i, 80] for i in range(8)]
+    for i in range(8):
+        assert np.abs(beton.decode(i).astype(int) - images.decode(i)).mean() < 4
+    assert beton.damaged_pages() == []
+    assert names(tmp_path) == ["out.beton", "out.beton.json"]
+
+
+def test_unlabelled_images_stay_unlabelled(tmp_path):
+    convert(source(2), tmp_path / "out.beton", workers=1)
+    beton = Beton(tmp_path / "out.beton")
+    assert beton.labels.tolist() == [-1, -1]
+    assert list(beton.classes) == []
+
+
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
+    images = source(40)
+    images.images[11] = b"broken"
+    for workers in (1, 2, 5):
+        convert(images, tmp_path / f"{workers}" / "out.beton", workers=workers)
+    for name in ("out.beton", "out.beton.json"):
+        assert len({(tmp_path / f"{workers}" / name).read_bytes() for workers in (1, 2, 5)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "max_side", "expected"),
+    [
+        ((1200, 800), 500, (500, 333)),
+        ((300, 700), 350, (150, 350)),
+        ((500, 500), 500, (500, 500)),
+        ((1000, 2), 100, (100, 1)),
+        ((1200, 800), None, (1200, 800)),
+    ],
+)
+def test_the_longer_side_is_reduced_and_the_aspect_kept(tmp_path, size, max_side, expected):
+    convert(Memory([encode(picture(*size, seed=0))]), tmp_path / "out.beton", max_side=max_side, workers=1)
+    assert tuple(Beton(tmp_path / "out.beton").sizes[0]) == expected
+
+
+def test_reducing_is_antialiased(tmp_path):
+    stripes = np.zeros((64, 600, 3), np.uint8)
+    stripes[:, ::2] = 255
+    convert(Memory([encode(stripes)]), tmp_path / "out.beton", max_side=75, workers=1)
+    # Sampling every eighth column would give all black or all white.
+    assert np.abs(Beton(tmp_path / "out.beton").decode(0)[:, 4:-4].astype(int) - 127).max() <= 8
+
+
+def test_quality_is_that_of_the_jpeg(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for quality in (40, 90):
+        convert(Memory([encode(noise)]), tmp_path / f"{quality}", quality=quality, workers=1)
+    tables = [Image.open(io.BytesIO(Beton(tmp_path / f"{q}").read(0))).quantization for q in (40, 90)]  # pyright: ignore[reportAttributeAccessIssue]
+    # ITU-T T.81 table K.1 starts with 16; libjpeg scales it by 5000/q below quality 50 and by 200 - 2q percent above.
+    assert [table[0][0] for table in tables] == [20, 3]
+
+
+def test_broken_images_are_left_out_and_reported(tmp_path):
+    images = source(6, labels=list(range(6)), classes=list("abcdef"))
+    images.images[2] = images.images[2][:200]
+    images.images[4] = b""
+    images.broken = [("dir/scan.png", "not an image")]
+    report = convert(images, tmp_path / "out.beton", workers=2)
+    assert [name for name, _ in report.skipped] == ["dir/scan.png", "dir/2.png", "dir/4.png"]
+    assert report.skipped[2][1] == "the file is empty"
+    assert report.count == 4
+    beton = Beton(tmp_path / "out.beton")
+    assert beton.labels.tolist() == [0, 1, 3, 5]
+    assert beton.name(2) == "dir/3.png"
+    assert beton.manifest is not None
+    assert beton.manifest.left_out == report.skipped
+
+
+def test_the_manifest_tells_how_the_file_was_made(tmp_path):
+    convert(source(2), tmp_path / "out.beton", max_side=50, quality=80, workers=1)
+    manifest = json.loads(manifest_path(tmp_path / "out.beton").read_text())
+    assert manifest["settings"] == {
+        "max_side": 50,
+        "quality": 80,
+        "apply_orientation": False,
+        "reencode": False,
+        "check": "markers",
+    }
+    assert manifest["format_version"] == 1
+    assert manifest["images"] == 2
+
+
+def test_an_image_too_large_for_a_page_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert_module, "BetonWriter", lambda *a, **k: BetonWriter(*a, page_size=2 << 20, **k))
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    images = Memory([encode(noise, "BMP"), encode(picture(20, 20, 0))])
+    report = convert(images, tmp_path / "out.beton", max_side=None, quality=100, workers=1)
+    assert report.count == 1
+    ((name, reason),) = report.skipped
+    assert name == "dir/0.png"
+    assert "larger than a page" in reason
+
+
+def test_a_side_no_jpeg_can_have_is_left_out(tmp_path):
+    images = Memory([encode(np.zeros((1, 65_501, 3), np.uint8)), encode(picture(20, 20, 0))])
+    assert [name for name, _ in convert(images, tmp_path / "o", max_side=None, workers=1).skipped] == ["dir/0.png"]
+
+
+def test_pixels_are_taken_as_stored_unless_orientation_is_applied(tmp_path):
+    pixels = picture(40, 60, 1)
+    images = Memory([encode(pixels, "JPEG", orientation=tag) for tag in (1, 6, 3)])
+    convert(images, tmp_path / "stored", workers=1)
+    convert(images, tmp_path / "turned", workers=1, apply_orientation=True)
+    stored, turned = Beton(tmp_path / "stored"), Beton(tmp_path / "turned")
+    assert stored.sizes.tolist() == [[40, 60]] * 3
+    assert turned.sizes.tolist() == [[40, 60], [60, 40], [40, 60]]
+    # Tag 6 asks for a quarter turn clockwise, tag 3 for half a turn.
+    for i, turns in enumerate([0, -1, 2]):
+        assert np.abs(turned.decode(i).astype(int) - np.rot90(pixels, turns)).mean() < 6
+        assert np.abs(stored.decode(i).astype(int) - pixels).mean() < 6
+    # What is copied keeps its tag; what was turned must not be turned again.
+    assert [orientation_of(stored.read(i)) for i in range(3)] == [1, 6, 3]
+    assert [orientation_of(turned.read(i)) for i in range(3)] == [1, 1, 1]
+
+
+def test_a_beton_can_be_converted_again(tmp_path):
+    convert(source(3), tmp_path / "large", workers=1)
+    convert(Beton(tmp_path / "large"), tmp_path / "small", max_side=40, apply_orientation=True, workers=1)
+    assert Beton(tmp_path / "small").sizes.max() == 40
+
+
+class Pixels(Memory):
+    """Has no encoded bytes."""
+
+    def read(self, index: int) -> bytes:
+        raise RawRecordError
+
+
+def test_images_stored_as_pixels_have_no_orientation(tmp_path):
+    convert(Pixels(source(2).images), tmp_path / "o", workers=1, apply_orientation=True)
+    assert Beton(tmp_path / "o").sizes.tolist() == [[60, 80], [61, 80]]
+
+
+def test_progress_counts_every_image(tmp_path):
+    calls = []
+    convert(source(5), tmp_path / "o", workers=2, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 5) for i in range(1, 6)]
+
+
+def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
+    convert(source(3), tmp_path / "o", workers=1)
+    with pytest.raises(ValueError, match="exists"):
+        convert(source(2), tmp_path / "o", workers=1)
+    assert len(Beton(tmp_path / "o")) == 3
+    convert(source(2), tmp_path / "o", workers=1, overwrite=True)
+    assert len(Beton(tmp_path / "o")) == 2
+
+
+def test_no_readable_image_is_an_error_that_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"None of the 2 images can be read; the first is dir/0\.png: "):
+        convert(Memory([b"x", b"y"]), tmp_path / "o", workers=2)
+    with pytest.raises(ValueError, match="no readable image"):
+        convert(Memory([]), tmp_path / "o")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("options", [{"max_side": 0}, {"quality": 0}, {"quality": 101}, {"workers": 0}])
+def test_refuses_bad_settings(tmp_path, options):
+    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        convert(source(1), tmp_path / "o", **options)
+
+
+def test_an_output_folder_is_made_or_the_error_is_clear(tmp_path):
+    convert(source(1), tmp_path / "a" / "b" / "o", workers=1)
+    assert len(Beton(tmp_path / "a" / "b" / "o")) == 1
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="Can't create the folder"):
+        convert(source(1), tmp_path / "file" / "o", workers=1)

@@ -1,0 +1,73 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from simsiam.model.resnet import resnet
+from simsiam.train.config import KnnConfig, PretrainConfig
+from simsiam.train.evaluation import knn_monitor as module
+from simsiam.train.evaluation.knn_monitor import KnnMonitor
+from simsiam.train.precision import Arithmetic
+
+FP32 = Arithmetic(torch.device("cpu"), "fp32")
+
+
+def monitor(train: Path, test: Path) -> KnnMonitor:
+    data = dataclasses.replace(PretrainConfig().data, size=16)
+    config = dataclasses.replace(PretrainConfig(), data=data, knn=KnnConfig(train=train, test=test))
+    return KnnMonitor(config, FP32, workers=0)
+
+
+def test_without_images_it_is_not_wanted(tiny_images: Path) -> None:
+    assert not KnnMonitor(PretrainConfig(), FP32, workers=0).wanted
+    assert monitor(tiny_images / "train", tiny_images / "test").wanted
+
+
+def test_what_is_measured_is_told(tiny_images: Path, tmp_path: Path) -> None:
+    said = monitor(tiny_images / "train", tiny_images / "test").describe()
+    assert said == "48 of 48 images vote on each of 16"
+    for folder in ("fine", "coarse"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "broken.jpg").write_bytes(b"no image")
+        (tmp_path / folder / "good.jpg").write_bytes(next((tiny_images / "test" / folder).iterdir()).read_bytes())
+    said = monitor(tiny_images / "train", tmp_path).describe()
+    assert said == "48 of 48 images vote on each of 2, 2 broken ones left out"
+
+
+def test_an_untrained_encoder_is_measured_with_statistics_of_the_images(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    monkeypatch.setattr(module, "extract_features", lambda encoder, *_, **__: measured.append(encoder))
+    monkeypatch.setattr(module, "knn_accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(module, "write_neighbour_sheet", lambda *_: tmp_path)
+    encoder, measure = resnet("resnet18", "cifar"), monitor(tiny_images / "train", tiny_images / "test").measure
+    measure(encoder, tmp_path)
+    assert measured[0] is measured[1] is not encoder and bool(measured[0].bn1.running_mean.any())
+    torch.nn.init.ones_(encoder.get_buffer("bn1.num_batches_tracked"))
+    measure(encoder, tmp_path)
+    assert measured[2] is measured[3] is encoder
+
+
+def test_images_without_labels_are_refused(tiny_images: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs labels, and .*fine has images outside any class folder"):
+        monitor(tiny_images / "train" / "fine", tiny_images / "test")
+
+
+def test_other_classes_are_refused(tiny_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "fine").symlink_to(tiny_images / "test" / "fine")
+    with pytest.raises(ValueError, match=r"classes of .* differ"):
+        monitor(tiny_images / "train", tmp_path / "other")
+
+
+def test_sheet_that_cannot_be_written_is_a_warning_and_the_accuracy_stays(tiny_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "plots").touch()  # a file where the folder should be
+    encoder = resnet("resnet18", "cifar")
+    config = dataclasses.replace(PretrainConfig().data, size=16)
+    knn = KnnConfig(train=tiny_images / "test", test=tiny_images / "test", k=1)
+    measure = KnnMonitor(PretrainConfig(data=config, knn=knn), FP32, workers=0).measure
+    with pytest.warns(UserWarning, match="nearest neighbours could not be drawn to .*sheet.png"):
+        assert measure(encoder, tmp_path / "plots" / "sheet.png") == (1.0, None)
+    assert measure(encoder, tmp_path / "sheet.png") == (1.0, tmp_path / "sheet.png")

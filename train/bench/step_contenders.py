@@ -1,0 +1,128 @@
+"""A row of `simsiam bench step` or `bench train` by name → its batches, and what takes a training step on one."""
+
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from simsiam.pipeline.augmentation import Augmentation
+from simsiam.pipeline.loaders.open_loader import open_loader
+from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.synthetic_source import ReadyImages
+from simsiam.train.bench.baseline_step import PeerStep
+from simsiam.train.bench.loader_batches import LongPlan
+from simsiam.train.bench.rows import StepRowName, TrainRowName
+from simsiam.train.bench.step_stages import Products
+from simsiam.train.config import PretrainConfig
+from simsiam.train.cuda_graph import GraphedStep
+from simsiam.train.environment import worker_count
+from simsiam.train.loss import StepOutput
+from simsiam.train.precision import choose_arithmetic
+from simsiam.train.run.folder import RunFolder
+from simsiam.train.run.training_run import TrainingRun
+from simsiam.train.step import Mark, train_step
+
+_ENDLESS = 1_000_000
+"""Epochs of our loader, steps of the peer's."""
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What a row measures."""
+
+    name: StepRowName | TrainRowName
+    config: PretrainConfig
+    """Model, size, batch, precision, compilation, device; in `bench train` source, backend and workers, too."""
+    images: Path | None
+    """The folder that the peer's loader reads; None: views that lie ready."""
+    seconds: float
+    """Of a round."""
+    trace: Path | None = None
+    """Where a trace of some steps goes."""
+
+    @property
+    def workers(self) -> int:
+        """Processes or threads of the loader, on either side."""
+        return worker_count(self.config.data.workers)
+
+
+class StepRow(NamedTuple):
+    """A row that is open: where its batches come from, and what takes a step on one."""
+
+    batches: Iterator[Any]
+    step: Callable[[Any, Mark], object]
+    model: nn.Module
+    backend: str
+    precision: str
+    products: Products
+    """What its convolutions and products are computed in."""
+
+
+def open_row(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
+    """Open what a row needs; `held` is to close it."""
+    return (_peer if settings.name.startswith("peer") else _ours)(settings, device, held)
+
+
+def _ours(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
+    config, data = settings.config, settings.config.data
+    arithmetic = choose_arithmetic(device, config.precision)
+    source = ReadyImages(config.batch_size) if data.path is None else open_source(data.path)
+    plan = LongPlan(source, Augmentation(), data.size, config.batch_size)
+    loader = held.enter_context(closing(open_loader(data.backend, plan, device, settings.workers)))
+    nowhere = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="simsiam-bench-")))  # nothing is saved
+    run = held.enter_context(closing(TrainingRun(config, plan, RunFolder(nowhere, None, None, {}), arithmetic)))
+    run.model.train()
+    run.set_learning_rate()
+
+    def whole_step(crops: Any, mark: Mark = lambda stage: None) -> StepOutput:
+        return train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std, mark)
+
+    graphed = GraphedStep(whole_step, run.optimizer) if config.cuda_graph else None
+
+    def step(crops: Any, mark: Mark) -> None:
+        output = whole_step(crops, mark) if graphed is None else graphed(crops)
+        run.window.add(output, 0.0)
+        if graphed is not None:  # of which only the whole can be timed
+            mark("step")
+
+    batches = (crops for epoch in range(_ENDLESS) for crops in loader.epoch(epoch))
+    products = Products(arithmetic.dtype, tf32=arithmetic.name == "tf32")
+    return StepRow(batches, step, run.model, data.backend, arithmetic.name, products)
+
+
+def _peer(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
+    config, mixed = settings.config, settings.name == "peer-amp"
+    step = PeerStep(config.model, config.optimizer, config.batch_size, device, mixed)
+    batches = _ready_views(config, device) if settings.images is None else _peer_views(settings, device)
+    held.enter_context(closing(batches))
+    backend = "synthetic" if settings.images is None else "imagefolder-pil"
+    if mixed:
+        precision = "AMP (bf16)" if step.dtype == torch.bfloat16 else "AMP (fp16)"
+    else:
+        # PyTorch leaves it so, and most users do.
+        precision = "fp32, convolutions in tf32" if device.type == "cuda" else "fp32"
+    products = Products(step.dtype, tf32=device.type == "cuda" and not mixed)
+    return StepRow(batches, step, step.network, backend, precision, products)
+
+
+def _ready_views(config: PretrainConfig, device: torch.device) -> Generator[tuple[Tensor, ...]]:
+    shape = (config.batch_size, 3, config.data.size, config.data.size)
+    views = tuple(torch.randn(shape, device=device) for _ in range(2))
+    while True:
+        yield views
+
+
+def _peer_views(settings: StepSettings, device: torch.device) -> Generator[tuple[Tensor, ...]]:
+    from simsiam.train.bench.baseline_image_folder import image_folder_loader, reference_transform
+
+    config, gpu = settings.config, device.type == "cuda"
+    assert settings.images is not None
+    transform, workers = reference_transform(config.data.size), settings.workers
+    loader = image_folder_loader(settings.images, transform, config.batch_size, workers, _ENDLESS, pin_memory=gpu)
+    for views, _ in loader:
+        yield tuple(view.to(device, non_blocking=True) for view in views)

@@ -1,0 +1,93 @@
+"""A batch that was too large for the memory → a sentence that names one that would fit."""
+
+import os
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from simsiam.model.activation_checkpointing import is_recomputed
+from simsiam.pipeline.errors import RunError
+
+_USABLE = 0.9  # of the memory; the allocator's rounding and gaps take the rest
+
+
+@contextmanager
+def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1) -> Iterator[None]:
+    """Raise RunError with an estimate where the block runs out of memory; `batch_size` is the global one."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        device = _device_of(model)
+        if device.type != "cuda":
+            raise
+        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, world_size)
+        raise RunError(
+            f"The GPU's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which reached"
+            f" {peak / 2**30:.1f} GiB before it failed. {_ways_out(fits, model)}"
+        ) from None
+    except (MemoryError, RuntimeError) as error:
+        asked = _bytes_asked_for(error)
+        if asked is None:
+            raise
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + asked
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, world_size)
+        raise RunError(
+            f"This machine's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which asked for"
+            f" {peak / 2**30:.1f} GiB before it failed. {_ways_out(fits, model)}"
+        ) from None
+
+
+def _bytes_asked_for(error: MemoryError | RuntimeError) -> int | None:
+    """Return what a failed allocation on a CPU asked for, by its message; None for another error."""
+    # PyTorch has no kind of error of its own for it.
+    if found := re.search(r"DefaultCPUAllocator: .* allocate (\d+) bytes", str(error)):
+        return int(found[1])
+    if found := re.search(r"Unable to allocate ([\d.]+) ([KMGTPE]?)i?B", str(error)):  # NumPy's
+        return int(float(found[1]) * 1024 ** " KMGTPE".index(found[2] or " "))
+    return 0 if isinstance(error, MemoryError) else None
+
+
+def _weights_and_more(model: nn.Module) -> int:
+    """Return the bytes of weights, gradients and momenta, which don't grow with the batch."""
+    return 3 * sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def batch_that_fits(
+    batch_size: int, peak_bytes: int, fixed_bytes: int, memory_bytes: int, world_size: int = 1
+) -> int | None:
+    """Estimate the largest batch for `memory_bytes` from one of `batch_size` that had `peak_bytes` when it failed.
+
+    All but `fixed_bytes` (weights, gradients, momentum) is taken to grow in proportion to the batch. The peak is a
+    lower bound of what the batch needs, so the result is an upper one. Each of the `world_size` processes gets as
+    many images as the others, a multiple of 8 where there are so many. None where not even 2 each would fit.
+    """
+    per_image = max(peak_bytes - fixed_bytes, 1) / batch_size
+    most = int(min((_USABLE * memory_bytes - fixed_bytes) / per_image, _USABLE * batch_size))
+    for multiple in (8 * world_size, world_size):
+        fits = most // multiple * multiple
+        if fits >= 2 * world_size:
+            return fits
+    return None
+
+
+def _ways_out(fits: int | None, model: nn.Module) -> str:
+    if fits is None:
+        text = "By an estimate from that no smaller batch would fit: give a smaller --data.size or --model.arch."
+    else:
+        text = (
+            f"An estimate from that: --batch-size {fits} would fit; the step was not over, so where it does not, take"
+            " half of it."
+        )
+    if is_recomputed(model):
+        return text
+    return f"{text} Or keep the batch and give --recompute, which takes more time and much less memory."
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,64 @@
+"""State of a run → a copy on the CPU, written to a file by a thread while the training goes on."""
+
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simsiam.pipeline.errors import RunError
+from simsiam.train.run.checkpoint import save_checkpoint
+
+
+class CheckpointWriter:
+    """Writes checkpoints into `folder` in the background, one at a time.
+
+    A failure, such as a full disk, is a warning: the training goes on, and the checkpoints written before stay.
+    `keep` and `keep_every_steps` say which, as in `save_checkpoint`.
+    """
+
+    def __init__(self, folder: Path, keep: int, keep_every_steps: int = 0) -> None:
+        self._folder, self._keep, self._keep_every_steps = folder, keep, keep_every_steps
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+
+    def begin(self, snapshot: dict[str, Any], step: int) -> None:
+        """Begin to write a `snapshot`, which nobody may change any more; waits for the one under way before."""
+        self.close()
+        # No daemon: a process that ends for whatever reason still finishes the file, unless it is killed.
+        self._thread = threading.Thread(target=self._write, args=(snapshot, step), name="checkpoint writer")
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until the last one is on the disk. Raises RunError when it could not be written."""
+        self.close()
+        if self._failure:
+            raise RunError(f"{self._failure}. Make room, then go on from the one before with --resume auto.")
+
+    def close(self) -> None:
+        """Wait for the one under way, whatever becomes of it."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+
+    def _write(self, snapshot: dict[str, Any], step: int) -> None:
+        try:
+            save_checkpoint(snapshot, self._folder, step, self._keep, self._keep_every_steps)
+            self._failure = None
+        except Exception as error:
+            told = error.strerror if isinstance(error, OSError) else str(error)
+            first_line = (told or str(error)).partition("\n")[0]
+            self._failure = f"The checkpoint of step {step} could not be written. {first_line}"
+            warnings.warn(f"{self._failure}. The ones before stay.", stacklevel=2)
+
+
+def snapshot(state: Any) -> Any:
+    """Return a copy of dicts, lists and tuples in which every tensor is a copy on the CPU. Waits for the device."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(snapshot(value) for value in state)
+    return state

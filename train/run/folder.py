@@ -1,0 +1,179 @@
+"""Configuration → the folder a run lives in, held by this process alone: new, or one to go on from."""
+
+import dataclasses
+import fcntl
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import yaml
+
+from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.source import Source
+from simsiam.pipeline.sources.fingerprint import fingerprint
+from simsiam.train.config import PretrainConfig, identity_differences, to_tree
+from simsiam.train.environment import describe_environment
+from simsiam.train.run.checkpoint import list_checkpoints, newest_checkpoint, open_checkpoint, set_aside
+from simsiam.train.run.metrics import read_metrics
+
+
+class RunFolder(NamedTuple):
+    """An opened run folder."""
+
+    path: Path
+    state: dict[str, Any] | None
+    """The checkpoint to go on from, or None for a new run."""
+    resumed_from: Path | None
+    images: dict[str, Any]
+    """The images of the run; see `describe_images`."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.path / "checkpoints"
+
+
+def describe_images(source: Source) -> dict[str, Any]:
+    """Return number and fingerprint of the images: what a checkpoint remembers of them."""
+    return {"count": len(source), "fingerprint": fingerprint(source)}
+
+
+@contextmanager
+def open_run_folder(
+    config: PretrainConfig, default: Path, images: dict[str, Any], job: str | None = None
+) -> Iterator[RunFolder]:
+    """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
+
+    `images` are those to train on, from `describe_images`. A folder that the same `job` has opened before is gone on
+    with, whatever `config.resume` says, since torchrun has started the job again; unless `stop_job` was called. Where
+    the run goes on from another checkpoint than the newest, those of later steps are set aside, with a warning.
+
+    Raises UsageError when another process trains in it, when it holds another run or something else, lies among the
+    images, or when the checkpoint was made with other settings or images; then nothing is written.
+    """
+    path = config.run_dir or default
+    _refuse_place(path, config)
+    # Held before the checkpoints are looked at, or the other process might write one more.
+    lock = _lock(path) if (path / _LOCK).exists() else None
+    try:
+        state, resumed_from = _find_state(config, path, images, started_again=_was_opened_by(job, path))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = lock or _lock(path)
+            for folder in (path, path / "plots", path / "checkpoints"):
+                for half_written in folder.glob("*.part"):  # by a process that was killed
+                    half_written.unlink()
+            repeatable = dataclasses.replace(config, run_dir=None, resume="never")
+            write_text_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
+            write_text_atomically(path / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+            if job is not None:
+                write_text_atomically(path / _JOB, job)
+            left = set_aside(path / "checkpoints", after_step=state["step"]) if state else None
+        except OSError as error:
+            raise UsageError(
+                f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir."
+            ) from None
+        if left:
+            warnings.warn(f"The checkpoints of later steps are now in {left}; delete them when you like.", stacklevel=3)
+        yield RunFolder(path, state, resumed_from, images)
+    finally:
+        if lock:
+            lock.close()
+
+
+_LOCK = ".lock"
+_JOB = ".job"
+
+
+_STOPPED = " stopped"
+
+
+def stop_job(folder: RunFolder) -> None:
+    """Note that the job that has the folder open is to end, so that torchrun does not start it again and again."""
+    if (folder.path / _JOB).is_file():
+        write_text_atomically(folder.path / _JOB, (folder.path / _JOB).read_text() + _STOPPED)
+
+
+def _was_opened_by(job: str | None, path: Path) -> bool:
+    if job is None or not (path / _JOB).is_file():
+        return False
+    opened_by = (path / _JOB).read_text()
+    if opened_by == job + _STOPPED:
+        raise UsageError(f"The run in {path} was stopped by its health, so it is not gone on with.")
+    return opened_by == job
+
+
+def _refuse_place(path: Path, config: PretrainConfig) -> None:
+    """Refuse a folder that holds what no run wrote, or whose pictures would be found among the images next time."""
+    for images in (config.data.path, config.knn.train, config.knn.test):
+        if images is not None and images.is_dir() and path.resolve().is_relative_to(images.resolve()):
+            raise UsageError(f"The run folder {path} lies in {images}, among the images; give another --run-dir.")
+    of_a_run = any((path / name).exists() for name in (_LOCK, "config.yaml", "metrics.jsonl", "checkpoints"))
+    if path.is_dir() and not of_a_run and any(path.iterdir()):
+        raise UsageError(f"The folder {path} is not empty, and what it holds is no run; give another --run-dir.")
+
+
+def _lock(path: Path) -> TextIO:
+    """Keep other processes out of a run folder until the file is closed, or this process ends, however it ends."""
+    file = (path / _LOCK).open("a")
+    try:
+        # Of the two kinds of lock the one that forked loader processes don't inherit, and that works across NFS.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
+        file.close()
+        raise UsageError(
+            f"Another process is training in {path}: wait for it to end, or give another --run-dir."
+        ) from None
+    except OSError as error:
+        warnings.warn(
+            f"{path} can't be locked ({error.strerror}); make sure that no other process trains in it.", stacklevel=2
+        )
+    return file
+
+
+def _find_state(
+    config: PretrainConfig, path: Path, images: dict[str, Any], started_again: bool
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """Return the checkpoint to go on from, and where it lies."""
+    checkpoints = list_checkpoints(path / "checkpoints")
+    path_in_use = bool(checkpoints or read_metrics(path)) and not started_again
+    state, resumed_from = None, None
+    # A run that was begun from a checkpoint elsewhere begins from that one again until it has one of its own.
+    if config.resume == "auto" or (started_again and (checkpoints or config.resume == "never")):
+        resumed_from, state = newest_checkpoint(path / "checkpoints") or (None, None)
+    elif config.resume == "never":
+        if path_in_use:
+            raise UsageError(
+                f"The run folder {path} is already in use: give --resume auto to go on, or another --run-dir."
+            )
+    else:
+        resumed_from, state = open_checkpoint(Path(config.resume).expanduser())
+        if path_in_use and path.resolve() not in resumed_from.resolve().parents:
+            raise UsageError(
+                f"The run folder {path} is already in use by another run than {resumed_from}; give another --run-dir."
+            )
+    if state is not None:
+        differences = identity_differences(state["config"], to_tree(config))
+        if differences:
+            raise UsageError(
+                f"The run in {path} was started with other settings ({'; '.join(differences)}):"
+                " give the same ones to go on, or another --run-dir to start anew."
+            )
+        _refuse_other_images(state["images"], images, config, path)
+    return state, resumed_from
+
+
+def _refuse_other_images(was: dict[str, Any], now: dict[str, Any], config: PretrainConfig, path: Path) -> None:
+    if was == now:
+        return
+    difference = f"{config.data.path} has {now['count']:,}"
+    if was["count"] == now["count"]:
+        difference = f"{config.data.path} has as many, but with other names, classes or sizes"
+    raise UsageError(
+        f"The run in {path} was started on {was['count']:,} images, and {difference}:"
+        " give the same images to go on, or another --run-dir to start anew."
+    )

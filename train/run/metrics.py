@@ -1,0 +1,173 @@
+"""Steps → metrics.jsonl and the summary of a run."""
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from simsiam.pipeline.atomic_write import write_text_atomically
+from simsiam.train.loss import StepOutput
+from simsiam.train.run.trackers import Tracker
+
+_UNWRITTEN_BYTES = 1 << 20  # a few thousand records, kept while the disk is full
+
+Record = dict[str, Any]
+
+
+def read_metrics(run_dir: Path) -> list[Record]:
+    """Return the lines of a run's metrics.jsonl, oldest first; none if it has not started."""
+    try:
+        lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # being written when the run was killed, or damaged
+        if isinstance(record, dict) and "step" in record:
+            records.append(record)
+    return records
+
+
+def summarize(records: list[Record]) -> Record:
+    """Return the last value of every metric, and the kNN accuracy at random initialisation as `knn_random`."""
+    summary: Record = {}
+    for record in records:
+        if "knn" in record and record["step"] == 0:
+            summary["knn_random"] = record["knn"]
+        else:
+            summary |= record
+    return summary
+
+
+class MetricsLog:
+    """Appends records to metrics.jsonl, and gives them and pictures to trackers.
+
+    No failure of these, such as a full disk, ends a training: it is a warning. Records that can't be written now are
+    written with a later one; a tracker that fails is left out from then on.
+    """
+
+    def __init__(self, run_dir: Path, trackers: Sequence[Tracker] = (), after_step: int = 0) -> None:
+        """Go on after `after_step`: what a killed run wrote beyond its last checkpoint is dropped."""
+        path = run_dir / "metrics.jsonl"
+        kept = [record for record in read_metrics(run_dir) if record["step"] <= after_step]
+        write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = path.open("a", buffering=_UNWRITTEN_BYTES)
+        self._trackers = list(trackers)
+
+    def write(self, record: Record) -> None:
+        """Append one record; it must have `step`, the other values must be numbers."""
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            warnings.warn(f"The record of step {record['step']} could not be written yet: {error}", stacklevel=2)
+        self._tell(lambda tracker: tracker.show(record))
+
+    def show_picture(self, name: str, file: Path, step: int) -> None:
+        """Give a PNG as it is now to the trackers, under a name such as `neighbours`."""
+        with Image.open(file) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        self._tell(lambda tracker: tracker.show_picture(name, pixels, step))
+
+    def close(self) -> None:
+        """Flush and close the files. Raises OSError when records could not be written to the end."""
+        self._tell(lambda tracker: tracker.close())
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        for tracker in self._trackers.copy():
+            try:
+                what(tracker)
+            except Exception as error:  # whatever it is that programs of others raise
+                self._trackers.remove(tracker)
+                name = type(tracker).__name__
+                warnings.warn(f"{name} failed and gets nothing more of this run: {error}", stacklevel=3)
+
+
+class NoLog:
+    """A `MetricsLog` that writes nothing: that of all processes after the first."""
+
+    def write(self, record: Record) -> None:
+        """Write nothing."""
+
+    def show_picture(self, name: str, file: Path, step: int) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+class StepWindow:
+    """Sums over the steps since the last record; loss and spread stay on the device until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, device=device)
+        """Of the loss, of the spread, and of 1, over the steps where both are finite."""
+        self.start_clock()
+
+    def add(self, output: StepOutput, wait_seconds: float) -> None:
+        """Count one step and the time that it waited for its crops."""
+        values = torch.stack([*output, torch.ones_like(output.loss)])
+        self.sums += torch.where(values.isfinite().all(), values, 0.0)
+        self._timed_steps += 1
+        self._wait_seconds += wait_seconds
+
+    def means(self, images_per_step: int, views: int = 2) -> Record:
+        """Return means over the window so far; NaN where nothing was finite. This waits for the device."""
+        loss, spread, _ = (self.sums / self.sums[2]).tolist()
+        seconds = time.perf_counter() - self._started
+        images_per_second = self._timed_steps * images_per_step / seconds
+        return {
+            "loss": loss,
+            "output_std": spread,
+            "images_per_second": round(images_per_second, 1),
+            "views_per_second": round(images_per_second * views, 1),
+            "wait_percent": round(100 * self._wait_seconds / seconds, 1),
+        }
+
+    def restart(self) -> None:
+        """Start a new window."""
+        self.sums.zero_()
+        self.start_clock()
+
+    def pause(self) -> "_Pause":
+        """Return a context whose time does not count: evaluation, saving."""
+        return _Pause(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, so that a resumed run writes the very same means."""
+        return {"sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the sums of a saved run; the clock starts now."""
+        self.sums.copy_(state["sums"])
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Begin to count steps and seconds from here: what took time before is no part of the speed."""
+        self._timed_steps = 0
+        self._wait_seconds = 0.0
+        self._started = time.perf_counter()
+
+
+class _Pause:
+    def __init__(self, window: StepWindow) -> None:
+        self._window = window
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._window._started += time.perf_counter() - self._since

@@ -1,0 +1,150 @@
+"""Progress and metrics → one live panel on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from simsiam.train.terminal.rate_text import rate_text
+
+_PANEL_WIDTH = 76
+_PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+def is_live(console: Console) -> bool:
+    """Whether lines can be redrawn there: a terminal, and neither a dumb one nor what FORCE_COLOR makes of a file."""
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+
+
+def duration(seconds: float) -> str:
+    """Return hours, minutes and seconds as 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+@contextmanager
+def show_progress(console: Console, description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with (done, total); it shows rate and time left, and nothing if it is never called."""
+    started = time.perf_counter()
+
+    def rate_and_rest(done: int, total: int) -> str:
+        seconds = max(time.perf_counter() - started, 1e-9)
+        rest = duration((total - done) * seconds / max(done, 1))
+        return f"{rate_text(done / seconds)} {unit}/s, {rest} left"
+
+    if is_live(console):
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(description, total=None, visible=False, rate="")
+
+            def show(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total, visible=True, rate=rate_and_rest(done, total))
+
+            yield show
+        return
+
+    last = started
+
+    def say(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= _PLAIN_SECONDS:
+            last = now
+            console.print(f"{description}: {done:,} of {total:,}, {rate_and_rest(done, total)}", highlight=False)
+
+    yield say
+
+
+class TrainingConsole:
+    """One live panel on a terminal: loss and spread, learning rate, speed and waiting, memory, steps and time left.
+
+    Elsewhere a plain line a record.
+    """
+
+    def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
+        self._console = console
+        self._total_steps = total_steps
+        self._begin: tuple[int, float] | None = None
+        """The first step that was done here, and when: what came before it happens once."""
+        self._panel: Live | None = None
+        self._told_of_replaced = False
+        if is_live(console) and not console.quiet:  # a quiet panel would swallow what others print
+            self._figures = Text("starting")
+            steps = TextColumn("step"), MofNCompleteColumn()
+            times = TimeElapsedColumn(), TextColumn("· {task.fields[left]}")
+            self._bar = Progress(BarColumn(None), *steps, *times, console=console, expand=True)
+            self._task = self._bar.add_task("", total=total_steps, completed=first_step, left="")
+            panel = Panel(Group(self._figures, self._bar), title="simsiam", title_align="left", width=_PANEL_WIDTH)
+            self._panel = Live(panel, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> "TrainingConsole":
+        if self._panel:
+            self._panel.start()
+            self._console.show_cursor(True)  # or it stays hidden where a second signal ends all at once
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._panel:
+            self._panel.stop()
+
+    def step(self, step: int) -> None:
+        """Move the bar: so many steps have been done."""
+        if self._begin is None:
+            self._begin = step, time.perf_counter()
+        if self._panel:
+            self._bar.update(self._task, completed=step, left=self._rest(step))
+
+    def record(self, record: dict[str, Any], healthy_std: float) -> None:
+        """Show one record of metrics.jsonl; `healthy_std` is 1/√d."""
+        learning = (
+            f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}"
+            f"  std {record['output_std'] / healthy_std:.2f}/√d  lr {record['learning_rate']:.4g}"
+        )
+        speed = (
+            f"{rate_text(record['images_per_second'])} images/s  {rate_text(record['views_per_second'])} views/s"
+            f"  wait {record['wait_percent']:.0f} %"
+            + (f"  GPU {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
+        )
+        lines = [learning, speed]
+        if "replaced_images" in record:
+            lines.append(f"broken images replaced: {record['replaced_images']:,}")
+            if not self._told_of_replaced:
+                self._told_of_replaced = True
+                self.say(
+                    "An image could not be decoded, and the next good one took its place;"
+                    " `simsiam verify` with the path of the images lists the broken ones."
+                )
+        if self._panel:
+            self._figures.plain = "\n".join(lines)
+            return
+        parts = f"step {record['step']}/{self._total_steps}", *lines, self._rest(record["step"])
+        self.say("  ".join(part for part in parts if part))
+
+    def _rest(self, step: int) -> str:
+        """Return the time left; nothing where only the first step has been done, which may have been compiled."""
+        first, began = self._begin or (step, 0.0)
+        if step == first < self._total_steps:
+            return ""
+        seconds = (time.perf_counter() - began) / max(step - first, 1) * (self._total_steps - step)
+        return f"{duration(seconds)} left"
+
+    def say(self, text: str) -> None:
+        """Print a line above the panel."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
