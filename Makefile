@@ -53,13 +53,13 @@ system-packages:
 	  echo "Missing system packages, without which FFCV can't be built:$$missing"; \
 	fi
 
-# The four source folders under the name they are installed as, for pyright.
-.links: Makefile
-	mkdir -p .links/simsiam
-	for package in pipeline model kernels train; do ln -sfn ../../$$package .links/simsiam/$$package; done
-	touch .links
+# The sources under the name they are installed as, for pyright.
+build/types: Makefile
+	mkdir -p build/types/simsiam
+	for part in __init__.py __main__.py pipeline model kernels train; do ln -sfn ../../../$$part build/types/simsiam/$$part; done
+	touch build/types
 
-$(VENV)/installed: pyproject.toml Makefile docker/system-packages.txt | .links
+$(VENV)/installed: pyproject.toml Makefile docker/system-packages.txt | build/types
 	@$(MAKE) --no-print-directory system-packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip

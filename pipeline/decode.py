@@ -20,15 +20,11 @@ import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from simsiam.pipeline.errors import RunError
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.tiff_jpeg import ObsoleteJpegInTiff, jpegs_in_tiff
 
 _JFIF_VERSION = re.compile(rb"JFIF\0[^\1]")
 """A version that libjpeg-turbo doesn't know. It warns of it, and of nothing else then, but no pixel depends on it."""
-
-
-class ImageError(RunError):
-    """An image that can't be decoded. The message names it and says why."""
 
 
 def decode_image(encoded: bytes, name: str) -> npt.NDArray[np.uint8]:

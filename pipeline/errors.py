@@ -15,3 +15,11 @@ class MissingError(UsageError):
 
 class RunError(RuntimeError):
     """Something broke on the way that no other input would have prevented for sure. Exit code 1."""
+
+
+class ImageError(RunError):
+    """An image that can't be decoded. The message names it and says why."""
+
+
+class RawRecordError(ValueError):
+    """A record that holds pixels, asked for its encoded bytes."""

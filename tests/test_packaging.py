@@ -19,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     for package in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in ("pyproject.toml", "README.md", "LICENSE", "__init__.py", "__main__.py", "py.typed"):
         shutil.copy(ROOT / file, tree)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, tree],
@@ -36,26 +36,26 @@ def packaged(wheel: zipfile.ZipFile) -> set[str]:
     return {name for name in wheel.namelist() if ".dist-info/" not in name}
 
 
-def test_wheel_holds_every_file_of_the_four_packages_and_no_other(wheel: zipfile.ZipFile) -> None:
+def test_wheel_holds_the_front_door_every_file_of_the_four_packages_and_no_other(wheel: zipfile.ZipFile) -> None:
     files = {
         f"simsiam/{file.relative_to(ROOT).as_posix()}"
         for package in PACKAGES
-        for pattern in ("*.py", "*.yaml", "py.typed")
+        for pattern in ("*.py", "*.yaml")
         for file in (ROOT / package).rglob(pattern)
-    }
+    } | {"simsiam/__init__.py", "simsiam/__main__.py", "simsiam/py.typed"}
     assert packaged(wheel) == files
 
 
 def test_wheel_holds_recipes_and_type_marker(wheel: zipfile.ZipFile) -> None:
     names = packaged(wheel)
     assert "simsiam/train/recipes/imagenet-resnet50.yaml" in names
-    assert {f"simsiam/{package}/py.typed" for package in PACKAGES} <= names
+    assert "simsiam/py.typed" in names
 
 
 def test_every_folder_with_modules_is_a_named_package() -> None:
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {file.parent.relative_to(ROOT) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
-    assert sorted(named) == sorted(".".join(("simsiam", *folder.parts)) for folder in folders)
+    assert sorted(named) == sorted(["simsiam", *(".".join(("simsiam", *folder.parts)) for folder in folders)])
 
 
 def test_wheel_installs_the_simsiam_command(wheel: zipfile.ZipFile) -> None:

@@ -13,8 +13,8 @@ from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.train.commands.table import COMMANDS, run_command
 from simsiam.train.interruption import Interrupted, Terminated, terminate
 from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
-from simsiam.train.terminal.one_line import on_one_line
 from simsiam.train.terminal.suggestion import nearest
+from simsiam.train.terminal.words import on_one_line
 
 
 def main() -> None:

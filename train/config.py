@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from simsiam.pipeline.augmentation import Augmentation
+from simsiam.pipeline.crops import Backend
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loaders.open_loader import Backend
 from simsiam.pipeline.order import Order
 from simsiam.pipeline.plan import OnBroken
 

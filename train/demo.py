@@ -8,10 +8,10 @@ from rich.console import Console
 
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
+from simsiam.pipeline.worker_count import available_cores
 from simsiam.train.config import PretrainConfig
 from simsiam.train.demo_images import CLASSES, write_demo_images
-from simsiam.train.environment import available_cores
 from simsiam.train.pretrain import pretrain
 from simsiam.train.terminal.console import show_progress
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from simsiam.pipeline.augmentation import Augmentation
+from simsiam.pipeline.crops import BACKENDS, Backend
 from simsiam.pipeline.errors import RunError
-from simsiam.pipeline.loaders.open_loader import BACKENDS, Backend, open_loader
+from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.train.environment import describe_environment
 
 _ENOUGH_SHARED_MEMORY = 2**30  # some 256-image batches of 224-pixel crops (77 MB each) in flight
@@ -100,7 +101,7 @@ def take_one_batch(backend: Backend, device: str) -> None:
 
     from simsiam.pipeline.beton.writer import BetonWriter
     from simsiam.pipeline.plan import CropPlan
-    from simsiam.pipeline.source import open_source
+    from simsiam.pipeline.sources.open_source import open_source
 
     jpeg = io.BytesIO()
     Image.new("RGB", (32, 24), "teal").save(jpeg, "JPEG")

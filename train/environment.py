@@ -1,13 +1,12 @@
 """Machine and software → what a result must be quoted with."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.worker_count import available_cores
 
 PACKAGES = (
     "simsiam",
@@ -28,18 +27,6 @@ def package_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def available_cores() -> int:
-    """Return how many cores this program may use, which containers and `taskset` make fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def worker_count(asked: int | None) -> int:
-    """Return how many loader processes to start: `asked`, or one for each core. Raises UsageError below 0."""
-    if asked is not None and asked < 0:
-        raise UsageError(f"workers is {asked}; give 0 (in this process) or more.")
-    return available_cores() if asked is None else asked
 
 
 def cpu_name() -> str:

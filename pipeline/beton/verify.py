@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.decode import ImageError, decode_image
-from simsiam.pipeline.errors import MissingError, UsageError
-from simsiam.pipeline.records import Records
+from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import ImageError, MissingError, UsageError
+from simsiam.pipeline.source import Records
 from simsiam.pipeline.sources.open_records import open_records
 from simsiam.pipeline.worker_pool import ordered_map
 

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import torch
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.beton.reader import Beton, RawRecordError
-from simsiam.pipeline.decode import ImageError, decode_reduced
-from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.beton.reader import Beton
+from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.decode import decode_reduced
+from simsiam.pipeline.errors import ImageError, RawRecordError, RunError, UsageError
 from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline, reads_like_pillow, reason
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
 from simsiam.pipeline.loaders.thread_crew import Job, ThreadCrew
-from simsiam.pipeline.loaders.torch_loader import crop_image
 from simsiam.pipeline.plan import CropPlan
 
 _STEPS_AHEAD = 2 * QUEUE

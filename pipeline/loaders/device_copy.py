@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.crops import Crops
 
 
 class CopiedCrops(NamedTuple):

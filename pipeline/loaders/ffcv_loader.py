@@ -12,14 +12,14 @@ import torch
 from simsiam.pipeline.augmentation import Draws
 from simsiam.pipeline.beton.layout import RAW
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.decode import ImageError, most_pixels
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.decode import most_pixels
+from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.loaders.device_copy import CopiedCrops, DeviceCopy
 from simsiam.pipeline.loaders.ffcv_routines import Decoder, crop_records
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
 from simsiam.pipeline.loaders.thread_crew import Job, ThreadCrew
-from simsiam.pipeline.loaders.torch_loader import crop_image
 from simsiam.pipeline.plan import CropPlan
 
 _STEPS_AHEAD = 2

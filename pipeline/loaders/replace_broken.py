@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.plan import CropPlan
 
 _MOST_IN_A_ROW = 100

@@ -8,9 +8,8 @@ import numpy.typing as npt
 import torch
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from simsiam.pipeline.augmentation import Draws
+from simsiam.pipeline.crops import Crops
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loaders.open_loader import Crops
 from simsiam.pipeline.plan import CropPlan
 
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.device_copy import DeviceCopy
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
 from simsiam.pipeline.plan import CropPlan
 
@@ -174,13 +173,6 @@ class _StepReader(Dataset):
                 pixels[row, view] = torch.from_numpy(crop_image(image, draws.crop[row, view], self._plan.crop_size))
         self._reading[slot] = -1
         return errors
-
-
-def crop_image(image: npt.NDArray[np.uint8], box: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint8]:
-    """Cut out top, left, height, width, then resize with Pillow's antialiased bilinear filter, as the reference."""
-    top, left, height, width = (int(part) for part in box)
-    crop = Image.fromarray(image[top : top + height, left : left + width])
-    return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _as_it_is(batch: Any) -> Any:

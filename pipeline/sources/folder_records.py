@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import ImageError
+from simsiam.pipeline.paths import printable_path
 from simsiam.pipeline.sources.folder_walk import FolderListing
 from simsiam.pipeline.sources.image_folder import classes_and_labels
-from simsiam.pipeline.sources.scan import printable_path
 from simsiam.pipeline.sources.source_hash import stamp
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.decode import ImageError, decode_image
-from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS, FolderListing, PathList, walk_folder
-from simsiam.pipeline.sources.scan import Progress, printable_path, scan
+from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import ImageError, UsageError
+from simsiam.pipeline.paths import PathList, printable_path
+from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS, FolderListing, walk_folder
+from simsiam.pipeline.sources.scan import Progress, scan
 from simsiam.pipeline.sources.source_hash import stamp
 
 

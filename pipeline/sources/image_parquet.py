@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import MissingError, UsageError
-from simsiam.pipeline.sources.folder_walk import PathList
-from simsiam.pipeline.sources.scan import printable_path
+from simsiam.pipeline.errors import ImageError, MissingError, UsageError
+from simsiam.pipeline.paths import PathList, printable_path
 from simsiam.pipeline.sources.source_hash import stamp_files
 
 _ROWS = 16

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simsiam.pipeline.errors import ForeignFileError, UsageError
-from simsiam.pipeline.records import Records
+from simsiam.pipeline.source import Records
 from simsiam.pipeline.sources.imagenet_devkit import refuse_devkit
 
 Progress = Callable[[int, int], None]
@@ -52,10 +52,10 @@ def _open_files(files: Sequence[Path], devkit: Path | None, progress: Progress |
 
 
 def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -> Records:
+    from simsiam.pipeline.paths import printable_path
     from simsiam.pipeline.sources.folder_records import FolderRecords
     from simsiam.pipeline.sources.folder_walk import walk_folder
     from simsiam.pipeline.sources.image_folder import ImageFolder
-    from simsiam.pipeline.sources.scan import printable_path
 
     try:
         root = folder.absolute()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from simsiam.pipeline.decode import rgb_pixels
+from simsiam.pipeline.paths import printable_path
 from simsiam.pipeline.sources.folder_walk import FolderListing
 from simsiam.pipeline.sources.scan_cache import load_sizes, save_sizes
 from simsiam.pipeline.worker_pool import ordered_map
@@ -90,11 +91,6 @@ def _inspect(
         yield from ordered_map(inspect_chunk, chunks, workers, name)
     else:
         yield from map(inspect_chunk, range(chunks))
-
-
-def printable_path(path: bytes) -> str:
-    """Return a path as text that can be printed and stored anywhere: bytes that are no UTF-8 become `\\xNN`."""
-    return path.decode("utf-8", "backslashreplace")
 
 
 def _size_or_reason(path: Path) -> tuple[int, int] | str:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.atomic_write import open_atomically
-from simsiam.pipeline.sources.folder_walk import FolderListing, PathList
+from simsiam.pipeline.paths import PathList
+from simsiam.pipeline.sources.folder_walk import FolderListing
 
 _FORMAT = "simsiam scan 1"
 

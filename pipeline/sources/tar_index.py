@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.sources.folder_walk import PathList
-from simsiam.pipeline.sources.scan import printable_path
+from simsiam.pipeline.paths import PathList, printable_path
 
 _BLOCK = tarfile.BLOCKSIZE
 _MOST_AT_ONCE = 1 << 20  # bytes; a header needs 512, a long name a little more

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.errors import MissingError, UsageError
-from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS, PathList
+from simsiam.pipeline.paths import PathList, printable_path
+from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS
 from simsiam.pipeline.sources.image_folder import classes_and_labels
 from simsiam.pipeline.sources.imagenet_devkit import DEVKIT, read_ground_truth, refuse_devkit
-from simsiam.pipeline.sources.scan import printable_path
 from simsiam.pipeline.sources.tar_images import TarImages
 from simsiam.pipeline.sources.tar_index import TarIndex, index_tar
 from simsiam.pipeline.sources.webdataset_shards import read_samples

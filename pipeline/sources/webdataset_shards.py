@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.sources.scan import printable_path
+from simsiam.pipeline.paths import printable_path
 
 _LONGEST_CLASS = 32  # bytes of a .cls file: a number
 _MOST_CLASSES = 1 << 20  # as a .beton may have

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from simsiam.pipeline.decode import ImageError, decode_image
+from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import ImageError
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:

@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.train.cli import run
 from simsiam.train.commands.table import COMMANDS
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from simsiam.pipeline.augmentation import Draws
+from simsiam.pipeline.crops import Crops
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loaders.open_loader import Crops
 from simsiam.train.config import PretrainConfig
 from simsiam.train.cuda_graph import GraphedStep, check_cuda_graph
 from simsiam.train.loss import StepOutput

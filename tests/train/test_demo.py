@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train import demo
 from simsiam.train.config import PretrainConfig
 from simsiam.train.demo import run_demo

@@ -8,7 +8,7 @@ from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUs
 
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train import distributed
 from simsiam.train.distributed import World, join_world
 from simsiam.train.rendezvous import Meeting

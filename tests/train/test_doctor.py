@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from simsiam.pipeline import decode
-from simsiam.pipeline.loaders.open_loader import BACKENDS, Backend
+from simsiam.pipeline.crops import BACKENDS, Backend
 from simsiam.train import doctor
 from simsiam.train.doctor import Finding, examine, report, take_one_batch
 from simsiam.train.environment import describe_environment

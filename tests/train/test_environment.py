@@ -4,7 +4,8 @@ import os
 import pytest
 import torch
 
-from simsiam.train.environment import available_cores, describe_environment, package_version, shared_memory_bytes
+from simsiam.pipeline.worker_count import available_cores
+from simsiam.train.environment import describe_environment, package_version, shared_memory_bytes
 
 
 def test_environment_goes_into_json() -> None:

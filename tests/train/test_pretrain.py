@@ -17,9 +17,8 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import RunError, UsageError
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.errors import ImageError, RunError, UsageError
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train import cli
 from simsiam.train import pretrain as job
 from simsiam.train.config import KnnConfig, PretrainConfig, to_tree

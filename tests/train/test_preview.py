@@ -9,10 +9,11 @@ from PIL import Image
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.loaders.open_loader import Backend, open_loader
-from simsiam.pipeline.loaders.torch_loader import crop_image
+from simsiam.pipeline.crops import Backend
+from simsiam.pipeline.loaders.open_loader import open_loader
+from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train import cli
 from simsiam.train.commands.preview import run
 from simsiam.train.preview import preview

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.augmentation import Augmentation, Draws, draw
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.crops import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
 from simsiam.train.loss import Objective
 from simsiam.train.optimizer import make_optimizer, set_learning_rate

@@ -11,9 +11,10 @@ from torchvision.models import resnet18
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.augmentation import Augmentation, Draws
-from simsiam.pipeline.loaders.open_loader import Crops, open_loader
+from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
 from simsiam.train.health import FiniteSteps
 from simsiam.train.loss import Objective

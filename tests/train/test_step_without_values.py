@@ -17,7 +17,7 @@ from simsiam.model.activation_checkpointing import recompute_blocks
 from simsiam.model.fused_batch_norm import fuse_batch_norm
 from simsiam.model.simsiam import SimSiam
 from simsiam.pipeline.augmentation import Augmentation, Draws, draw
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.crops import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PrecisionName, PretrainConfig
 from simsiam.train.health import FiniteSteps
 from simsiam.train.loss import Objective

@@ -12,9 +12,9 @@ from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.sources.image_folder import ImageFolder
 from simsiam.pipeline.sources.open_records import open_records
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.bench.pinned_process import PinnedProcess, first_cores
 from simsiam.train.bench.rows import ConvertRowName, check_package
-from simsiam.train.environment import worker_count
 
 
 class Turn(NamedTuple):

@@ -8,7 +8,8 @@ from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loaders.open_loader import choose_backend
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.bench.loader_batches import RowSettings
 from simsiam.train.bench.loader_results import Result, results_of
 from simsiam.train.bench.loader_row import measure_row
@@ -16,7 +17,6 @@ from simsiam.train.bench.pinned_process import first_cores
 from simsiam.train.bench.rows import LoaderRowName, check_loader_row
 from simsiam.train.bench.turns import take_turns
 from simsiam.train.config import DeviceName
-from simsiam.train.environment import worker_count
 from simsiam.train.precision import open_device
 
 

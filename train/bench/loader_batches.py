@@ -12,7 +12,8 @@ import torch
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.loaders.open_loader import Backend, Crops, open_loader
+from simsiam.pipeline.crops import Backend, Crops
+from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.train.bench.rows import LoaderRowName
 from simsiam.train.config import DataConfig, DeviceName

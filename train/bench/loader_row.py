@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.bench.loader_batches import LongPlan, RowSettings, batches_of
 from simsiam.train.bench.process_usage import cpu_seconds
 from simsiam.train.bench.windows import Window, time_window, time_windows

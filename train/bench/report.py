@@ -11,7 +11,7 @@ from rich.table import Table
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.train.bench.loader_results import Result
 from simsiam.train.environment import describe_environment
-from simsiam.train.terminal.rate_text import rate_text
+from simsiam.train.terminal.words import rate_text
 
 
 def print_loader_results(results: Sequence[Result], console: Console) -> None:

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from simsiam.pipeline.crops import Backend
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loaders.open_loader import Backend
 
 LoaderRowName = Literal[Backend, "imagefolder-pil", "imagefolder-pil-crops", "ffcv-loader", "copies"]
 """A backend of ours, or one of

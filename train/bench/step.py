@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.worker_count import available_cores
 from simsiam.train.bench.loader_results import Result
 from simsiam.train.bench.pinned_process import first_cores
 from simsiam.train.bench.rows import StepRowName
@@ -14,7 +15,6 @@ from simsiam.train.bench.step_row import measure_steps
 from simsiam.train.bench.turns import take_turns
 from simsiam.train.config import PretrainConfig
 from simsiam.train.cuda_graph import check_cuda_graph
-from simsiam.train.environment import available_cores
 from simsiam.train.precision import choose_arithmetic, open_device
 
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.loaders.open_loader import open_loader
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.pipeline.sources.synthetic_source import ReadyImages
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.bench.baseline_step import PeerStep
 from simsiam.train.bench.loader_batches import LongPlan
 from simsiam.train.bench.rows import StepRowName, TrainRowName
 from simsiam.train.bench.step_stages import Products
 from simsiam.train.config import PretrainConfig
 from simsiam.train.cuda_graph import GraphedStep
-from simsiam.train.environment import worker_count
 from simsiam.train.loss import StepOutput
 from simsiam.train.precision import choose_arithmetic
 from simsiam.train.run.folder import RunFolder

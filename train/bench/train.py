@@ -8,13 +8,13 @@ from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loaders.open_loader import check_backend, choose_backend
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.bench.loader_results import Result
 from simsiam.train.bench.rows import TrainRowName
 from simsiam.train.bench.step import measure_rows
 from simsiam.train.bench.step_contenders import StepSettings
 from simsiam.train.config import PretrainConfig
-from simsiam.train.environment import worker_count
 from simsiam.train.precision import open_device
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from rich.console import Console
 
-from simsiam.pipeline.loaders.open_loader import Backend
+from simsiam.pipeline.crops import Backend
 from simsiam.train.bench.rows import TrainRowName
 from simsiam.train.config import DataConfig, DeviceName, ModelConfig, PrecisionName, PretrainConfig
 from simsiam.train.terminal.arguments import call, split_at_commas

@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.loaders.open_loader import Backend
+from simsiam.pipeline.crops import Backend
 from simsiam.pipeline.plan import OnBroken
 from simsiam.train.terminal.arguments import call, split_at_commas
 from simsiam.train.terminal.console import show_progress
@@ -41,7 +41,7 @@ def preview(
         on_broken: An image that can't be decoded is an error, or the next good one stands in for it.
         augmentation: Distributions the views are drawn from.
     """
-    from simsiam.pipeline.source import open_source
+    from simsiam.pipeline.sources.open_source import open_source
     from simsiam.train.preview import preview
 
     check_output(out, ".png")

@@ -12,9 +12,8 @@ from rich.console import Console
 from simsiam.train.terminal.arguments import call
 from simsiam.train.terminal.console import show_progress
 from simsiam.train.terminal.exit_codes import DONE, FAILED
-from simsiam.train.terminal.one_line import on_one_line
 from simsiam.train.terminal.output_file import check_output
-from simsiam.train.terminal.words import counted
+from simsiam.train.terminal.words import counted, on_one_line
 
 if TYPE_CHECKING:  # --help must not pay for what decodes
     from simsiam.pipeline.beton.verify import Verification

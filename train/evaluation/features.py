@@ -1,22 +1,18 @@
 """Frozen encoder and a source → one feature vector an image."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from simsiam.model.resnet import ResNet, resnet
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.loaders.torch_loader import leave_stopping_to_the_parent
 from simsiam.pipeline.plan import LARGEST_CROP
 from simsiam.pipeline.source import Source
 from simsiam.train.evaluation.center_crop import CenterCrop, center_crop, normalize
 from simsiam.train.precision import Arithmetic
-from simsiam.train.run.checkpoint import open_checkpoint
 
 
 class Features(NamedTuple):
@@ -26,21 +22,6 @@ class Features(NamedTuple):
     """float32 (n, d): the encoder's output after global average pooling."""
     labels: torch.Tensor
     """int64 (n,)."""
-
-
-def load_encoder(checkpoint: Path) -> tuple[ResNet, dict[str, Any]]:
-    """Return the encoder of a checkpoint, or of a run folder's newest one, and the run's configuration as a tree.
-
-    Raises UsageError when there is none, or it is damaged.
-    """
-    _, state = open_checkpoint(checkpoint)
-    model = state["config"]["model"]
-    encoder = resnet(model["arch"], model["stem"])
-    prefix = "encoder."
-    encoder.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in state["model"].items() if name.startswith(prefix)}
-    )
-    return encoder, state["config"]
 
 
 @torch.no_grad()

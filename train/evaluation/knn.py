@@ -9,11 +9,13 @@ import torch
 
 from simsiam.model.small_map_conv import speed_up_small_maps
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.source import Source, open_source
+from simsiam.pipeline.source import Source
+from simsiam.pipeline.sources.open_source import open_source
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.config import DeviceName
-from simsiam.train.environment import worker_count
 from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
-from simsiam.train.evaluation.features import Features, extract_features, load_encoder
+from simsiam.train.evaluation.features import Features, extract_features
+from simsiam.train.load_encoder import load_encoder
 from simsiam.train.precision import choose_arithmetic, open_device
 
 _CHUNK = 1024  # rows of the similarity matrix that are held at once

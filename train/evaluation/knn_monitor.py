@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import PretrainConfig
 from simsiam.train.evaluation.batch_norm_calibration import has_seen_no_batch, with_statistics
 from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side

@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from simsiam.pipeline.atomic_write import write_text_atomically
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.source import Source
 from simsiam.train.config import PretrainConfig, flatten
 from simsiam.train.preview import preview

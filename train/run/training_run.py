@@ -17,9 +17,9 @@ from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.distributed import World
-from simsiam.train.freed_memory import keep_freed_memory
 from simsiam.train.health import BEGIN_ANEW, Health
 from simsiam.train.loss import Objective, StepOutput
+from simsiam.train.memory import keep_freed_memory
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import Arithmetic
 from simsiam.train.run.checkpoint_writer import CheckpointWriter, snapshot

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.plan import CropPlan
 
 

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from simsiam.train.terminal.rate_text import rate_text
+from simsiam.train.terminal.words import duration, rate_text
 
 _PANEL_WIDTH = 76
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
@@ -26,12 +26,6 @@ _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 def is_live(console: Console) -> bool:
     """Whether lines can be redrawn there: a terminal, and neither a dumb one nor what FORCE_COLOR makes of a file."""
     return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
-
-
-def duration(seconds: float) -> str:
-    """Return hours, minutes and seconds as 1:02:03."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 @contextmanager

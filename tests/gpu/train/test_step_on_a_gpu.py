@@ -10,7 +10,7 @@ import torch
 
 from simsiam.model.activation_checkpointing import recompute_blocks
 from simsiam.pipeline.augmentation import Augmentation, Draws, draw
-from simsiam.pipeline.loaders.open_loader import Crops
+from simsiam.pipeline.crops import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PrecisionName, PretrainConfig
 from simsiam.train.cuda_graph import GraphedStep
 from simsiam.train.health import FiniteSteps

@@ -10,9 +10,10 @@ from PIL import Image
 from simsiam.pipeline.beton import convert as convert_module
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.manifest import manifest_path
-from simsiam.pipeline.beton.reader import Beton, RawRecordError
+from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter
 from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import RawRecordError
 
 ORIENTATION = 0x0112
 

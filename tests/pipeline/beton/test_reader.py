@@ -11,10 +11,11 @@ from PIL import Image
 
 from simsiam.pipeline.beton.layout import read_index
 from simsiam.pipeline.beton.manifest import Manifest, page_checksums, write_manifest
-from simsiam.pipeline.beton.reader import Beton, RawRecordError
+from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter
-from simsiam.pipeline.decode import ImageError, decode_image
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import ImageError, RawRecordError
+from simsiam.pipeline.sources.open_source import open_source
 
 PAGE = 2 << 20
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from simsiam.pipeline.beton.transcode import Transcoding, transcode
-from simsiam.pipeline.decode import ImageError, decode_image, decode_reduced
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.decode import decode_image, decode_reduced
+from simsiam.pipeline.errors import ImageError, UsageError
 
 
 def smooth(height: int, width: int) -> np.ndarray:

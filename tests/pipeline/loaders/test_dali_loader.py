@@ -11,10 +11,10 @@ from PIL import Image
 pytest.importorskip("nvidia.dali", reason="DALI isn't installed")
 
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.beton.reader import Beton, RawRecordError
+from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter
-from simsiam.pipeline.decode import ImageError, decode_image
-from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import ImageError, RawRecordError, RunError, UsageError
 from simsiam.pipeline.loaders.dali_loader import DaliLoader
 from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline
 from simsiam.pipeline.loaders.torch_loader import TorchLoader

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from simsiam.pipeline.augmentation import Draws
+from simsiam.pipeline.crops import Crops
 from simsiam.pipeline.loaders.device_copy import DeviceCopy
-from simsiam.pipeline.loaders.open_loader import Crops
 
 CROPS = Crops(
     torch.arange(24, dtype=torch.uint8).reshape(2, 1, 2, 2, 3),

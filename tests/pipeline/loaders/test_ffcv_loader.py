@@ -13,8 +13,7 @@ from PIL import Image
 
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.sources.image_folder import ImageFolder

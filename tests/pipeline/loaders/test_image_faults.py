@@ -18,7 +18,7 @@ from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.layout import read_exactly
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.loaders.resident_loader import ResidentLoader
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan

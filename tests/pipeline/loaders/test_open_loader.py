@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.loaders.open_loader import BACKENDS, CropLoader, Crops, choose_backend, open_loader
+from simsiam.pipeline.crops import BACKENDS, CropLoader, Crops
+from simsiam.pipeline.errors import ImageError, UsageError
+from simsiam.pipeline.loaders.open_loader import choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 
 CPU = torch.device("cpu")

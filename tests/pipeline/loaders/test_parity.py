@@ -13,7 +13,8 @@ import torch
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.loaders.open_loader import Backend, open_loader
+from simsiam.pipeline.crops import Backend
+from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.open_records import open_records
 

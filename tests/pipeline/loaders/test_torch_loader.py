@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import InterpolationMode, resized_crop
 
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.image_folder import ImageFolder

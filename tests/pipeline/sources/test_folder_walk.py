@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from simsiam.pipeline.sources.folder_walk import PathList, walk_folder
+from simsiam.pipeline.paths import PathList
+from simsiam.pipeline.sources.folder_walk import walk_folder
 
 
 def fill(root: Path, *paths: str | bytes) -> None:

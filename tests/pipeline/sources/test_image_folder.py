@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.sources import image_folder
 from simsiam.pipeline.sources.image_folder import ImageFolder
 

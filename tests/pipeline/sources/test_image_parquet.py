@@ -8,8 +8,7 @@ from PIL import Image
 
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.sources.open_records import open_records
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow isn't installed")

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.paths import printable_path
 from simsiam.pipeline.sources import scan as scan_module
 from simsiam.pipeline.sources.folder_walk import walk_folder
-from simsiam.pipeline.sources.scan import printable_path, scan
+from simsiam.pipeline.sources.scan import scan
 from simsiam.pipeline.sources.scan_cache import save_sizes
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 
 pytest.importorskip("ffcv", reason="FFCV isn't installed")
 from simsiam.train.bench.baseline_ffcv import ffcv_two_view_loader, write_with_ffcv

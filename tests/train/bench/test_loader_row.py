@@ -7,7 +7,7 @@ import torch
 
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.bench import loader_batches as bench_batches
 from simsiam.train.bench.loader_batches import LongPlan, RowSettings, batches_of
 from simsiam.train.bench.loader_row import FirstEpoch, Round, measure_row

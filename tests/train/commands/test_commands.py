@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train import demo as demo_module
 from simsiam.train import doctor
 from simsiam.train.cli import run

@@ -6,7 +6,8 @@ import torch
 
 from simsiam.model.fused_batch_norm import fuse_batch_norm
 from simsiam.model.resnet import ResNet, resnet
-from simsiam.pipeline.source import Source, open_source
+from simsiam.pipeline.source import Source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.evaluation import batch_norm_calibration
 from simsiam.train.evaluation.batch_norm_calibration import has_seen_no_batch, with_statistics
 from simsiam.train.evaluation.center_crop import CenterCrop, center_crop

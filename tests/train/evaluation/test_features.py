@@ -10,10 +10,12 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from simsiam.pipeline.decode import ImageError
-from simsiam.pipeline.source import Source, open_source
+from simsiam.pipeline.errors import ImageError
+from simsiam.pipeline.source import Source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.evaluation.center_crop import CenterCrop
-from simsiam.train.evaluation.features import extract_features, load_encoder
+from simsiam.train.evaluation.features import extract_features
+from simsiam.train.load_encoder import load_encoder
 from simsiam.train.precision import Arithmetic
 from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
 

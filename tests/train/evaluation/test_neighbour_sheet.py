@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.evaluation.center_crop import CenterCrop, center_crop
 from simsiam.train.evaluation.features import Features
 from simsiam.train.evaluation.neighbour_sheet import nearest_neighbours, write_neighbour_sheet

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.run.report import draw_views, report_page, report_run
 

@@ -11,7 +11,7 @@ from simsiam.model.fused_batch_norm import FusedBatchNorm2d
 from simsiam.model.small_map_conv import SmallMapConv2d
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.source import open_source
+from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import CheckpointConfig, PretrainConfig
 from simsiam.train.loss import StepOutput
 from simsiam.train.precision import Arithmetic

@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from simsiam.train.terminal import console as module
-from simsiam.train.terminal.console import TrainingConsole, duration, show_progress
+from simsiam.train.terminal.console import TrainingConsole, show_progress
+from simsiam.train.terminal.words import duration
 
 RECORD = {
     "step": 50,

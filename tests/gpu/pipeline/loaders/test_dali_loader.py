@@ -12,9 +12,9 @@ if not torch.cuda.is_available():
 pytest.importorskip("nvidia.dali", reason="DALI isn't installed")
 
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.decode import ImageError
+from simsiam.pipeline.crops import CropLoader
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.loaders.dali_loader import DaliLoader
-from simsiam.pipeline.loaders.open_loader import CropLoader
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.image_folder import ImageFolder

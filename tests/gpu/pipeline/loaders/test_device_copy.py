@@ -5,8 +5,8 @@ if not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU", allow_module_level=True)
 
 from simsiam.pipeline.augmentation import Draws
+from simsiam.pipeline.crops import Crops
 from simsiam.pipeline.loaders.device_copy import DeviceCopy
-from simsiam.pipeline.loaders.open_loader import Crops
 
 GPU = torch.device("cuda")
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.source import Source, open_source
+from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from simsiam.pipeline.sources.open_source import open_source
 
 
 @pytest.fixture

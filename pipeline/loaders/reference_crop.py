@@ -1,0 +1,12 @@
+"""The reference crop: a box of decoded pixels resized with Pillow's antialiased bilinear filter."""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+def crop_image(image: npt.NDArray[np.uint8], box: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint8]:
+    """Cut out top, left, height, width, then resize with Pillow's antialiased bilinear filter, as the reference."""
+    top, left, height, width = (int(part) for part in box)
+    crop = Image.fromarray(image[top : top + height, left : left + width])
+    return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
