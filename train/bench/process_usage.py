@@ -1,53 +1,49 @@
-"""A process of Linux → the CPU time and the memory that it and its descendants use, read from /proc."""
+"""CPU time and memory of a process together with its living descendants, on Linux."""
 
-import contextlib
-import os
 from pathlib import Path
-from typing import NamedTuple
 
-
-class _Process(NamedTuple):
-    parent: int
-    ticks: int
+import psutil
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of a process, its living descendants, and those that were waited for."""
-    processes = _processes()
-    return sum(processes[each].ticks for each in _tree(pid, processes)) / os.sysconf("SC_CLK_TCK")
+    """Return the user and system time of a process, its living descendants, and those that were waited for.
+
+    0 if the process is gone.
+    """
+    return sum(map(_cpu_seconds_of_one, _family(pid)))
 
 
 def memory_bytes(pid: int) -> int:
-    """Return the memory of a process and its living descendants, what they share counted once.
+    """Return the memory of a process and its living descendants in bytes; shared pages are counted once.
 
-    It is the proportional set size of anonymous and of shared memory. Mapped files aren't counted: the kernel drops
-    their pages when it needs the room. Neither is the page cache, which is the same for every reader of a file.
+    This is the proportional set size (PSS) of anonymous and of shared memory. Mapped files aren't counted: the kernel
+    drops their pages when it needs the room. Neither is the page cache, which is the same for every reader of a file.
+    0 if the process is gone.
     """
-    return sum(map(_memory_of_one, _tree(pid, _processes())))
+    return sum(_memory_bytes_of_one(process.pid) for process in _family(pid))
 
 
-def _processes() -> dict[int, _Process]:
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                # The command's name, in brackets, may hold anything; proc_pid_stat(5) numbers what follows from 3.
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                found[int(folder.name)] = _Process(int(fields[1]), sum(map(int, fields[11:15])))
-    return found
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
-def _tree(pid: int, processes: dict[int, _Process]) -> list[int]:
-    tree = [pid] if pid in processes else []
-    for member in tree:  # grows meanwhile
-        tree += [child for child, process in processes.items() if process.parent == member]
-    return tree
+def _cpu_seconds_of_one(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return 0.0
+    return times.user + times.system + times.children_user + times.children_system
 
 
-def _memory_of_one(pid: int) -> int:
+def _memory_bytes_of_one(pid: int) -> int:
+    # Not through psutil 7: its `pss` counts mapped files as well, and its `anonymous` counts shared pages repeatedly.
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
+    except OSError:  # it has ended meanwhile
         return 0
     kibibytes = {name: amount for name, _, amount in (line.partition(":") for line in lines)}
     return sum(int(kibibytes.get(name, "0 kB").split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) * 1024
