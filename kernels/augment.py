@@ -1,29 +1,44 @@
-"""uint8 crops and their drawn augmentation parameters → normalised views, view-major, channels-last."""
+"""Photometric augmentation: uint8 crops and their draws in, normalised views out, view-major and channels-last."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-# Positions in the last axis of `jitter`, and the codes in `order`.
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+from simsiam.kernels.augment_contract import BRIGHTNESS, CONTRAST, HUE, SATURATION, PhotometricDraws, empty_views
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's R, G and B in [0, 1], as torchvision's models take them."""
 
 # Measured: from 2 images of 224 px to 128 of 32 px at a time are quickest, about 1 MiB of float32 RGB.
 _CACHED_PIXELS = 2 * 224**2
 
 
+class _Draws(Protocol):
+    """Anything with the fields of `PhotometricDraws`, which a loader's `crops.draws` have among others."""
+
+    # Properties, since the fields of a named tuple can't be assigned.
+    @property
+    def flip(self) -> Tensor: ...
+    @property
+    def jitter(self) -> Tensor: ...
+    @property
+    def order(self) -> Tensor: ...
+    @property
+    def gray(self) -> Tensor: ...
+    @property
+    def sigma(self) -> Tensor: ...
+    @property
+    def solarize(self) -> Tensor: ...
+
+
 def augment_views(
     pixels: Tensor,
-    flip: Tensor,
-    jitter: Tensor,
-    order: Tensor,
-    gray: Tensor,
-    sigma: Tensor,
-    solarize: Tensor | None = None,
+    draws: _Draws,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
     dtype: torch.dtype = torch.float32,
     blur_kernel: int = 23,
     implementation: Literal["auto", "reference"] = "auto",
@@ -38,19 +53,13 @@ def augment_views(
 
     Args:
         pixels: Crops, uint8 (n, views, size, size, 3).
-        flip: Mirror left to right, bool (n, views).
-        jitter: Brightness, contrast and saturation factor, and hue shift in turns, float32 (n, views, 4). 1,
-            1, 1 and 0 leave an image as it is, exactly.
-        order: Which of the four is done first, second, third and fourth, uint8 (n, views, 4): a permutation
-            of 0 brightness, 1 contrast, 2 saturation, 3 hue.
-        gray: Turn to grayscale (of three equal channels), bool (n, views).
-        sigma: Standard deviation of the Gaussian blur in pixels, float32 (n, views); 0 where there is none.
-        solarize: Turn each value from 0.5 on into 1 − value, bool (n, views); None: nowhere.
-        mean: Subtracted from R, G and B in [0, 1].
-        std: R, G and B are divided by it afterwards.
+        draws: What to apply to each view: `PhotometricDraws`, whose fields say shapes and types, or anything with the
+            same fields, such as `crops.draws` of a loader.
+        mean: Subtracted from R, G and B in [0, 1]; by default ImageNet's.
+        std: R, G and B are divided by it afterwards; by default ImageNet's.
         dtype: Of the result.
         blur_kernel: Width of the Gaussian in pixels, odd: 23 is about a tenth of 224 (SimCLR, arXiv
-            2002.05709, App. A). The image continues as in a mirror (`reflect` padding), which reaches `size`
+            2002.05709, App. A). Beyond its edges the image is mirrored (`reflect` padding), which reaches `size`
             − 1 pixels out, so an image of fewer than 12 pixels is blurred with 2·`size` − 1.
         implementation: `auto`: compiled for the device, within 1/255 of the reference (before mean and std);
             `reference`: the definition in plain PyTorch, which `auto` takes on devices other than CPU and CUDA.
@@ -62,9 +71,8 @@ def augment_views(
     Raises:
         ValueError: A tensor has another shape, dtype or device, or a setting is out of range.
     """
-    if solarize is None:
-        solarize = torch.zeros_like(flip)
-    _check_tensors(pixels, flip, jitter, order, gray, sigma, solarize)
+    photometric = PhotometricDraws(*(getattr(draws, name) for name in PhotometricDraws._fields))
+    _check_tensors(pixels, photometric)
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"mean is {mean} and std {std}; give three numbers each, those of std above 0.")
     if not dtype.is_floating_point:
@@ -73,59 +81,38 @@ def augment_views(
         raise ValueError(f"blur_kernel is {blur_kernel}; give an odd number of pixels.")
     if implementation not in ("auto", "reference"):
         raise ValueError(f"implementation is {implementation}; give auto or reference.")
-    return _augment_views(
-        pixels, flip, jitter, order, gray, sigma, solarize, mean, std, dtype, blur_kernel, implementation
-    )
+    return _augment_views(pixels, photometric, mean, std, dtype, blur_kernel, implementation)
 
 
 @torch.library.custom_op("simsiam::augment_views", mutates_args=())
 def _augment_views(
     pixels: Tensor,
-    flip: Tensor,
-    jitter: Tensor,
-    order: Tensor,
-    gray: Tensor,
-    sigma: Tensor,
-    solarize: Tensor,
+    draws: Sequence[Tensor],
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype,
     blur_kernel: int,
     implementation: str,
 ) -> Tensor:
-    # Here, since each is slow to import and only one is needed.
+    # Imported here, since each is slow to import and only one is needed.
     if implementation == "auto" and pixels.device.type == "cpu":
         from simsiam.kernels.augment_cpu import augment_views_cpu as augment
     elif implementation == "auto" and pixels.device.type == "cuda":
         from simsiam.kernels.augment_triton import augment_views_triton as augment
     else:
         augment = augment_views_reference
-    return augment(
-        pixels, flip, jitter, order, gray, sigma, solarize, mean=mean, std=std, dtype=dtype, blur_kernel=blur_kernel
-    )
+    return augment(pixels, PhotometricDraws(*draws), mean=mean, std=std, dtype=dtype, blur_kernel=blur_kernel)
 
 
 @_augment_views.register_fake
-def _(pixels, flip, jitter, order, gray, sigma, solarize, mean, std, dtype, blur_kernel, implementation) -> Tensor:
+def _(pixels, draws, mean, std, dtype, blur_kernel, implementation) -> Tensor:
     return empty_views(pixels, dtype)
-
-
-def empty_views(pixels: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised result for crops (n, views, size, size, 3): the layout that every implementation has."""
-    count, views, size = pixels.shape[:3]
-    shape = (views * count, 3, size, size)
-    return torch.empty(shape, dtype=dtype, device=pixels.device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def augment_views_reference(
     pixels: Tensor,
-    flip: Tensor,
-    jitter: Tensor,
-    order: Tensor,
-    gray: Tensor,
-    sigma: Tensor,
-    solarize: Tensor,
+    draws: PhotometricDraws[Tensor],
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -137,44 +124,41 @@ def augment_views_reference(
     Each operation runs on the images it concerns alone. Finding them waits for a CUDA device.
     """
     count, views, size = pixels.shape[:3]
-    # Planar while we compute: the channels of a pixel meet in most operations, and whole planes vectorise.
+    # Planar during the computation: most operations combine a pixel's channels, and whole planes vectorise.
     images = torch.empty((views, count, 3, size, size), dtype=torch.float32, device=pixels.device)
     images.copy_(pixels.permute(1, 0, 4, 2, 3)).div_(255)
     images = images.flatten(0, 1)
-    flip, jitter, order, gray, sigma, solarize = (
-        draw.transpose(0, 1).flatten(0, 1) for draw in (flip, jitter, order, gray, sigma, solarize)
-    )
+    draws = PhotometricDraws(*(draw.transpose(0, 1).flatten(0, 1) for draw in draws))
 
-    _jitter(images, jitter, order)
-    for rows in _rows(gray, size):
+    _jitter(images, draws.jitter, draws.order)
+    for rows in _rows(draws.gray, size):
         images[rows] = _luma(images[rows]).expand(-1, 3, -1, -1)
-    for rows in _rows(sigma > 0, size):
-        images[rows] = _gaussian_blur(images[rows], sigma[rows], blur_kernel)
-    for rows in _rows(solarize, size):
+    for rows in _rows(draws.sigma > 0, size):
+        images[rows] = _gaussian_blur(images[rows], draws.sigma[rows], blur_kernel)
+    for rows in _rows(draws.solarize, size):
         images[rows] = _solarize(images[rows])
-    for rows in _rows(flip, size):
+    for rows in _rows(draws.flip, size):
         images[rows] = images[rows].flip(-1)
 
     images.sub_(images.new_tensor(mean).view(3, 1, 1)).div_(images.new_tensor(std).view(3, 1, 1))
     return empty_views(pixels, dtype).copy_(images)
 
 
-def _check_tensors(
-    pixels: Tensor, flip: Tensor, jitter: Tensor, order: Tensor, gray: Tensor, sigma: Tensor, solarize: Tensor
-) -> None:
+def _check_tensors(pixels: Tensor, draws: PhotometricDraws[Tensor]) -> None:
     if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[4] != 3 or pixels.shape[2] != pixels.shape[3]:
         raise ValueError(
             f"pixels is {pixels.dtype} {tuple(pixels.shape)}; give uint8 crops of shape (n, views, size, size, 3)."
         )
     leading = tuple(pixels.shape[:2])
-    for name, draw, dtype, shape in (
-        ("flip", flip, torch.bool, leading),
-        ("jitter", jitter, torch.float32, (*leading, 4)),
-        ("order", order, torch.uint8, (*leading, 4)),
-        ("gray", gray, torch.bool, leading),
-        ("sigma", sigma, torch.float32, leading),
-        ("solarize", solarize, torch.bool, leading),
-    ):
+    expected = PhotometricDraws(
+        flip=(torch.bool, leading),
+        jitter=(torch.float32, (*leading, 4)),
+        order=(torch.uint8, (*leading, 4)),
+        gray=(torch.bool, leading),
+        sigma=(torch.float32, leading),
+        solarize=(torch.bool, leading),
+    )
+    for name, draw, (dtype, shape) in zip(draws._fields, draws, expected, strict=True):
         if draw.dtype != dtype or tuple(draw.shape) != shape:
             raise ValueError(
                 f"{name} is {draw.dtype} {tuple(draw.shape)}; for pixels of shape {tuple(pixels.shape)} "
@@ -193,7 +177,7 @@ def _rows(chosen: Tensor, size: int) -> Sequence[Tensor]:
 
 
 def _jitter(images: Tensor, jitter: Tensor, order: Tensor) -> None:
-    for place in range(4):
+    for turn in range(4):
         for code, adjust, neutral in (
             (BRIGHTNESS, _brightness, 1.0),
             (CONTRAST, _contrast, 1.0),
@@ -201,7 +185,7 @@ def _jitter(images: Tensor, jitter: Tensor, order: Tensor) -> None:
             (HUE, _hue, 0.0),
         ):
             amount = jitter[:, code]
-            for rows in _rows((order[:, place] == code) & (amount != neutral), images.shape[-1]):
+            for rows in _rows((order[:, turn] == code) & (amount != neutral), images.shape[-1]):
                 images[rows] = adjust(images[rows], amount[rows].view(-1, 1, 1, 1))
 
 
@@ -235,16 +219,16 @@ def _hue(images: Tensor, shift: Tensor) -> Tensor:
         chroma.clamp_min(torch.finfo(torch.float32).tiny)
     )
     sixths.add_(torch.where(red == value, 0.0, torch.where(green == value, 2.0, 4.0))).add_(6 * shift)
-    # A channel equals `value` within one sixth of a turn of its own hue (red 0, green 2, blue 4), lies `chroma` below
-    # it from two sixths on, and falls linearly in between.
+    # A channel equals `value` within one sixth of a turn of its own hue (red 0, green 2, blue 4), is `chroma` less from
+    # two sixths on, and falls linearly in between.
     starts = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
-    place = (sixths + starts).remainder_(6)
-    fall = torch.minimum(place, 4 - place).clamp_(0, 1)
+    sixths = (sixths + starts).remainder_(6)
+    fall = torch.minimum(sixths, 4 - sixths).clamp_(0, 1)
     return torch.addcmul(value, fall, chroma, value=-1)
 
 
 def _gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
-    """Blur (n, 3, size, size) by a Gaussian of `kernel`² taps, `sigma` (n,) being each image's own."""
+    """Blur (n, 3, size, size) by a Gaussian of `kernel`² taps, each image with its own `sigma` (n,)."""
     reach = min(kernel // 2, images.shape[-1] - 1)
     distance = torch.arange(-reach, reach + 1, device=images.device)
     weights = torch.softmax(-0.5 * (distance / sigma[:, None]).square(), dim=1)[:, reach:]
@@ -253,9 +237,9 @@ def _gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
 
 def _weigh_neighbours(padded: Tensor, weights: Tensor, dim: int) -> Tensor:
-    """Sum each pixel and its neighbours along `dim`, at distance 0, 1, … by column 0, 1, … of `weights`.
+    """Sum each pixel and its neighbours along `dim`; those at distance 0, 1, … weigh column 0, 1, … of `weights`.
 
-    A convolution or a matrix product would do the same, but in lower precision where TF32 or autocast is on.
+    A convolution or a matrix product would compute the same, but in lower precision where TF32 or autocast is on.
     """
     reach = weights.shape[1] - 1
     size = padded.shape[dim] - 2 * reach

@@ -1,55 +1,57 @@
-"""uint8 crops and their draws → normalised views, row by row, in machine code that numba compiles on first use.
+"""Compiled loops of `augment_views_cpu`: the views of a range, row by row, in machine code by numba.
 
-A row stays in the first-level cache from one operation to the next, and the float32 image in the second. There are
-three sweeps over the rows of a view: the operations up to contrast, which needs the mean of all rows; the others and
-the blur along rows; the blur along columns and everything after it.
+Why: a row stays in the first-level cache from one operation to the next, and the float32 image in the second. To switch
+it off, give `augment_views` the argument `implementation="reference"`.
 
-Compiling takes about ten seconds, once on a machine: numba keeps the result beside this file or in the user's cache.
-It looks for changes in this file alone, so all that is compiled is here.
+There are three sweeps over the rows of a view: the operations up to contrast, which needs the mean of all rows; the
+others and the blur along rows; the blur along columns and everything after it.
+
+Compiling takes about ten seconds, once on a machine: numba caches the result next to this file or in the user's cache.
+It looks for changes in this file alone, so everything that is compiled is here.
 """
 
 import numba
 import numpy as np
 
-from simsiam.kernels.augment import BRIGHTNESS, CONTRAST, HUE, SATURATION
+from simsiam.kernels.augment_contract import BRIGHTNESS, CONTRAST, HUE, SATURATION
 from simsiam.kernels.compiled_once import compiled_once
 
-# The taps at both ends of a Gaussian are left out as long as they weigh less than this together: the two passes of
-# the blur are then within 2 × this, a quarter of 1/255, of the full kernel.
-_LEFT_OUT = 1 / 255 / 8
+# The taps at both ends of a Gaussian are skipped as long as they weigh less than this together: the two passes of the
+# blur are then within 2 × this, a quarter of 1/255, of the full kernel.
+_SKIPPED_WEIGHT = 1 / 255 / 8
 
-# `row` is float32 (3, size), planar, in [0, 1]. A bare 0.5 would be a float64, and make float64 of all that it meets.
+# `row` is float32 (3, size), planar, in [0, 1]. A bare 0.5 would be a float64, and turn its results into float64.
 _ZERO, _HALF, _ONE, _TWO, _FOUR, _SIX = (np.float32(number) for number in (0, 0.5, 1, 2, 4, 6))
 _SIXTH, _TINY, _PER_LEVEL = np.float32(1 / 6), np.finfo(np.float32).tiny, np.float32(1 / 255)
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
 
-# No value is NaN. Sums may be taken in any order, but it is the same order each time. Threads run side by side.
+# No value is NaN. The compiler may choose the order of a sum, but it is the same each time. Threads run in parallel.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"nnan", "nsz", "reassoc", "contract"}}
 _compile = numba.njit(**_OPTIONS)
 
 
 @compiled_once(numba.njit, **_OPTIONS)
-def augment_range(first, last, pixels, flip, jitter, order, gray, sigma, solarize, scale, offset, reach, out):
-    """Write the views from `first` to before `last` of `out`.
+def augment_range(first, last, pixels, draws, scale, offset, reach, out):
+    """Write the views `first` up to but not including `last` of `out`.
 
-    The arguments are C-contiguous arrays of `augment_views`'s shapes and types; a view is normalised by float32 (3,)
-    `scale` and `offset`, and blurred with at most `reach` pixels to each side. `out` (views·n, size, size, 3) is
-    float32, or uint16 for the bits of bfloat16.
+    `pixels` and the fields of `draws` are C-contiguous arrays of `augment_views`'s shapes and types; a view is
+    normalised by float32 (3,) `scale` and `offset`, and blurred with at most `reach` pixels to each side. `out`
+    (views·n, size, size, 3) is float32, or uint16 for the bits of bfloat16.
     """
     count, _, size, _, _ = pixels.shape
     image = np.empty((size, 3, size), np.float32)
     padded = np.empty(size + 2 * reach, np.float32)
     blurred = np.empty((3, size), np.float32)
-    for place in range(first, last):
-        view, index = divmod(place, count)
-        amounts, operations = jitter[index, view], order[index, view]
-        contrast = _place_of_contrast(amounts, operations)
-        weights = _gaussian(sigma[index, view], reach)
+    for number in range(first, last):
+        view, index = divmod(number, count)
+        amounts, operations = draws.jitter[index, view], draws.order[index, view]
+        contrast = _turn_of_contrast(amounts, operations)
+        weights = _gaussian(draws.sigma[index, view], reach)
 
         luma = 0.0
         for y in range(size):
             row = image[y]
-            _load(pixels[index, view, y], flip[index, view], row)
+            _load(pixels[index, view, y], draws.flip[index, view], row)
             for operation in operations[:contrast]:
                 _adjust(row, operation, amounts)
             if contrast < 4:
@@ -62,7 +64,7 @@ def augment_range(first, last, pixels, flip, jitter, order, gray, sigma, solariz
                 _contrast(row, amounts[CONTRAST], pivot)
             for operation in operations[contrast + 1 :]:
                 _adjust(row, operation, amounts)
-            if gray[index, view]:
+            if draws.gray[index, view]:
                 _gray(row)
             if len(weights) > 1:
                 _blur_along_row(row, weights, padded)
@@ -72,24 +74,24 @@ def augment_range(first, last, pixels, flip, jitter, order, gray, sigma, solariz
             if len(weights) > 1:
                 _blur_along_columns(image, y, weights, blurred)
                 row = blurred
-            if solarize[index, view]:
+            if draws.solarize[index, view]:
                 _solarize(row)
-            _store(row, scale, offset, out[place, y])
+            _store(row, scale, offset, out[number, y])
 
 
 @_compile
-def _place_of_contrast(amounts, operations):
-    """Return when contrast is changed: first, second, third, fourth (0 … 3), or not at all (4)."""
+def _turn_of_contrast(amounts, operations):
+    """Return when contrast is changed: first, second, third, fourth (0 … 3), or never (4)."""
     if amounts[CONTRAST] != _ONE:
-        for place in range(4):
-            if operations[place] == CONTRAST:
-                return place
+        for turn in range(4):
+            if operations[turn] == CONTRAST:
+                return turn
     return 4
 
 
 @_compile
 def _load(pixels, flip, row):
-    # Flipping commutes with all that follows. Channel by channel is what LLVM vectorises (measured: 2.5 × as fast).
+    # Flipping commutes with all that follows. LLVM vectorises channel by channel (measured: 2.5 × as fast).
     size = len(pixels)
     for channel in range(3):
         line = row[channel]
@@ -168,7 +170,7 @@ def _hue(row, shift):
         low = r if r < g else g
         low = low if low < b else b
         chroma = value - low
-        # The hue in sixths of a turn is `own`, that of the largest channel, and what the other two differ by.
+        # The hue in sixths of a turn is `own`, that of the largest channel, plus the difference of the other two.
         own, difference = _FOUR, r - g
         own, difference = (_TWO, b - r) if g == value else (own, difference)
         own, difference = (_ZERO, g - b) if r == value else (own, difference)
@@ -180,7 +182,7 @@ def _hue(row, shift):
 
 @_compile
 def _fall(distance):
-    """Return by how much of the chroma a channel lies below the value, so many sixths of a turn from its own hue."""
+    """Return the share of the chroma that a channel is below the value, `distance` sixths of a turn from its hue."""
     shorter_way = np.abs(distance - _SIX * np.rint(distance * _SIXTH))
     return _clamp(shorter_way - _ONE)
 
@@ -196,13 +198,13 @@ def _gray(row):
 
 @_compile
 def _gaussian(sigma, reach):
-    """Return the weights of the pixels at distance 0, 1, … `reach` or nearer; a single 1 where nothing is blurred."""
+    """Return the weights of the pixels at distance 0, 1, … up to `reach`; a single 1 for no blur."""
     if not sigma > 0:
         return np.ones(1, np.float32)
     weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
     total = 2 * weights.sum() - 1
     kept = total
-    while reach > 0 and total - (kept - 2 * weights[reach]) < _LEFT_OUT * total:
+    while reach > 0 and total - (kept - 2 * weights[reach]) < _SKIPPED_WEIGHT * total:
         kept -= 2 * weights[reach]
         reach -= 1
     return (weights[: reach + 1] / kept).astype(np.float32)

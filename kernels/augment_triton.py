@@ -1,10 +1,10 @@
-"""uint8 crops and their draws → normalised views in four Triton launches, none of which the host waits for.
+"""`augment_views` on a GPU: four Triton launches, none of which the host waits for.
 
-1. `_gray_means`: the mean that contrast turns about, of the image as its turn comes; views without contrast cost
-   nothing.
+1. `_gray_means`: the mean about which contrast changes, of the image just before that operation; views without
+   contrast cost nothing.
 2. `_color`: jitter and grayscale. A view without blur is finished here: read once, written once.
-3. `_blur_rows` and 4. `_blur_columns`: the two halves of the Gaussian, through planar scratch memory, for blurred
-   views alone; the programs of the others return at once.
+3. `_blur_rows` and 4. `_blur_columns`: the two passes of the Gaussian, through planar scratch memory, for blurred views
+   alone; the programs of the others return at once.
 
 A program does a run of pixels of one view, so that every choice (which operation comes next, whether there is blur)
 is the same for the whole program.
@@ -18,25 +18,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from simsiam.kernels.augment import empty_views
+from simsiam.kernels.augment_contract import BRIGHTNESS, CONTRAST, SATURATION, PhotometricDraws, empty_views
 
 _BLOCK = 512
 _MEAN_CHUNKS = 16
-
-
-class _Draws(NamedTuple):
-    """What the kernels know of each view, by its place in `pixels`."""
-
-    flip: Any
-    jitter: Any
-    order: Any
-    gray: Any
-    sigma: Any
-    solarize: Any
+_BRIGHTNESS, _CONTRAST, _SATURATION = tl.constexpr(BRIGHTNESS), tl.constexpr(CONTRAST), tl.constexpr(SATURATION)
 
 
 class _Target(NamedTuple):
-    """Where the views go, and how they are normalised."""
+    """The views to write, and how they are normalised."""
 
     output: Any
     mean: Any
@@ -47,12 +37,7 @@ class _Target(NamedTuple):
 
 def augment_views_triton(
     pixels: Tensor,
-    flip: Tensor,
-    jitter: Tensor,
-    order: Tensor,
-    gray: Tensor,
-    sigma: Tensor,
-    solarize: Tensor,
+    draws: PhotometricDraws[Tensor],
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -66,9 +51,9 @@ def augment_views_triton(
     count, views, size = pixels.shape[:3]
     images, area = count * views, size * size
     pixels = pixels.contiguous()
-    draws = _Draws(*(draw.contiguous() for draw in (flip, jitter, order, gray, sigma, solarize)))
+    draws = PhotometricDraws(*(draw.contiguous() for draw in draws))
     target = _Target(output, tuple(mean), tuple(std), count, views)
-    # Rounded to half precision, by 0.06/255 at most, where the result is no finer either.
+    # Half precision, rounded by 0.06/255 at most, where the result is no finer.
     scratch_dtype = torch.float32 if dtype.itemsize > 2 else torch.float16
     colored, half_blurred = torch.empty((2, images, 3, area), dtype=scratch_dtype, device=pixels.device)
     chunks = min(_MEAN_CHUNKS, triton.cdiv(area, _BLOCK))
@@ -122,9 +107,9 @@ def _blend_rgb(rgb, other, factor):
 @triton.jit
 def _fall(sixths, start, value, chroma):
     """Return a channel: `value`, less up to `chroma` with the distance from its own hue (see `augment.py`)."""
-    place = sixths + start
-    place = place - 6 * tl.floor(place / 6)
-    return value - chroma * tl.minimum(tl.maximum(tl.minimum(place, 4 - place), 0.0), 1.0)
+    sixths = sixths + start
+    sixths = sixths - 6 * tl.floor(sixths / 6)
+    return value - chroma * tl.minimum(tl.maximum(tl.minimum(sixths, 4 - sixths), 0.0), 1.0)
 
 
 @triton.jit
@@ -143,22 +128,22 @@ def _turn_hue(rgb, shift):
 def _jitter(rgb, draws, image, pivot, UP_TO_CONTRAST: tl.constexpr):
     """Apply the four operations in this view's order: all of them, or those before contrast.
 
-    Factors of 1 leave every bit as it is; a hue shift of 0 would round, so it is left out.
+    Factors of 1 leave every bit as it is; a hue shift of 0 would round, so it is skipped.
     """
     red, green, blue = rgb
     jitter = draws.jitter + 4 * image
-    go_on = True
-    for place in tl.static_range(4):
-        operation = tl.load(draws.order + 4 * image + place).to(tl.int32)
+    included = True
+    for turn in tl.static_range(4):
+        operation = tl.load(draws.order + 4 * image + turn).to(tl.int32)
         amount = tl.load(jitter + operation)
         if UP_TO_CONTRAST:
-            go_on = go_on and operation != 1
-        if go_on:
-            if operation == 0:
+            included = included and operation != _CONTRAST
+        if included:
+            if operation == _BRIGHTNESS:
                 red, green, blue = _blend_rgb((red, green, blue), 0.0, amount)
-            elif operation == 1:
+            elif operation == _CONTRAST:
                 red, green, blue = _blend_rgb((red, green, blue), pivot, amount)
-            elif operation == 2:
+            elif operation == _SATURATION:
                 red, green, blue = _blend_rgb((red, green, blue), _luma((red, green, blue)), amount)
             elif amount != 0:
                 red, green, blue = _turn_hue((red, green, blue), amount)
@@ -167,10 +152,10 @@ def _jitter(rgb, draws, image, pivot, UP_TO_CONTRAST: tl.constexpr):
 
 @triton.jit
 def _gray_means(pixels, draws, gray_sums, SIZE: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr):
-    """Sum the luma of one chunk of a view as contrast finds it, over the area: the chunks add up to the mean."""
+    """Sum the luma of one chunk of a view just before contrast, over the area: the chunks add up to the mean."""
     AREA: tl.constexpr = SIZE * SIZE
     chunk, image = tl.program_id(0) % CHUNKS, (tl.program_id(0) // CHUNKS).to(tl.int64)
-    if tl.load(draws.jitter + 4 * image + 1) != 1:
+    if tl.load(draws.jitter + 4 * image + _CONTRAST) != 1:
         total = tl.zeros((BLOCK,), tl.float32)
         for start in range(chunk * BLOCK, AREA, CHUNKS * BLOCK):
             pixel = start + tl.arange(0, BLOCK)
@@ -200,9 +185,9 @@ def _finish(rgb, draws, image, pixel, target, SIZE: tl.constexpr):
     green = (_solarize(rgb[1], chosen) - target.mean[1]) / target.std[1]
     blue = (_solarize(rgb[2], chosen) - target.mean[2]) / target.std[2]
     flipped = tl.load(draws.flip + image) != 0
-    place = tl.where(flipped, pixel + (SIZE - 1 - 2 * (pixel % SIZE)), pixel)
+    written = tl.where(flipped, pixel + (SIZE - 1 - 2 * (pixel % SIZE)), pixel)
     output = target.output + 3 * SIZE * SIZE * (image % target.views * target.count + image // target.views)
-    _store_rgb((red, green, blue), output + 3 * place, 1, pixel < SIZE * SIZE)
+    _store_rgb((red, green, blue), output + 3 * written, 1, pixel < SIZE * SIZE)
 
 
 @triton.jit
@@ -210,7 +195,7 @@ def _color(pixels, draws, gray_sums, colored, target, SIZE: tl.constexpr, CHUNKS
     AREA: tl.constexpr = SIZE * SIZE
     image, pixel = _tile(SIZE, BLOCK)
     pivot = 0.0
-    if tl.load(draws.jitter + 4 * image + 1) != 1:
+    if tl.load(draws.jitter + 4 * image + _CONTRAST) != 1:
         for chunk in tl.static_range(CHUNKS):
             pivot += tl.load(gray_sums + CHUNKS * image + chunk)
     red, green, blue = _jitter(_load_rgb(pixels, image, pixel, SIZE), draws, image, pivot, UP_TO_CONTRAST=False)
@@ -232,7 +217,7 @@ def _load_pair(first, second, mask):
 
 @triton.jit
 def _blur(planes, pixel, position, STEP: tl.constexpr, sigma, reach, SIZE: tl.constexpr):
-    """Weigh R, G and B of each pixel with their neighbours on one axis, `STEP` apart; `position` is its place there."""
+    """Weigh R, G and B of each pixel with their neighbours on one axis, `STEP` apart; `position` is its index there."""
     AREA: tl.constexpr = SIZE * SIZE
     mask = pixel < AREA
     start = planes + pixel - position * STEP
@@ -240,11 +225,11 @@ def _blur(planes, pixel, position, STEP: tl.constexpr, sigma, reach, SIZE: tl.co
     red = tl.load(planes + pixel, mask=mask, other=0.0).to(tl.float32)
     green = tl.load(planes + AREA + pixel, mask=mask, other=0.0).to(tl.float32)
     blue = tl.load(planes + 2 * AREA + pixel, mask=mask, other=0.0).to(tl.float32)
-    # Beyond 6 sigma a weight is less than float32 resolves beside the sum.
+    # Beyond 6 sigma a weight is less than float32 resolves next to the sum.
     for distance in range(1, tl.minimum(reach, (6 * sigma).to(tl.int32) + 1) + 1):
         weight = tl.exp(-0.5 * (distance / sigma) * (distance / sigma))
         weights += 2 * weight
-        # The image continues as in a mirror that stands on its outermost pixels.
+        # The image is mirrored at its outermost pixels.
         before = start + tl.abs(position - distance) * STEP
         after = start + tl.minimum(position + distance, 2 * SIZE - 2 - position - distance) * STEP
         red += weight * _load_pair(before, after, mask)

@@ -35,11 +35,6 @@ class Draws(NamedTuple, Generic[Array]):
     solarize: Array
     """bool (N, V): values from 0.5 (128 of 255) on inverted."""
 
-    @property
-    def photometric(self) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """All but the crop, in the order that `simsiam.kernels.augment.augment_views` takes them."""
-        return self.flip, self.jitter, self.order, self.gray, self.sigma, self.solarize
-
 
 @dataclass(frozen=True)
 class Augmentation:

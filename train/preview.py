@@ -84,7 +84,7 @@ def _crops_and_views(crops: Crops) -> np.ndarray:
     """Return both crops and both augmented views of every image, uint8 (N, 4, S, S, 3)."""
     views = augment_views(
         crops.pixels,
-        *crops.draws.photometric,
+        crops.draws,
         mean=(0, 0, 0),
         std=(1, 1, 1),
     )

@@ -32,7 +32,7 @@ def train_step(
     """Augment, predict, compare, and update the weights once; `mark` is for those who time the stages."""
     views = augment_views(
         crops.pixels,
-        *crops.draws.photometric,
+        crops.draws,
         mean=mean,
         std=std,
         dtype=arithmetic.dtype,

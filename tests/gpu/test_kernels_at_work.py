@@ -1,7 +1,8 @@
-"""What the kernels promise beyond their results: they are chosen, wait for nothing, and take few launches."""
+"""Promises of the kernels beyond their results: they are chosen, wait for nothing, and take few launches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -9,13 +10,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from simsiam.kernels.augment import augment_views
+from simsiam.kernels.augment_contract import PhotometricDraws
 from simsiam.kernels.batch_norm_relu import batch_norm_relu, batch_norm_relu_reference
 from simsiam.kernels.negative_cosine import negative_cosine
+from tests.kernels.augment_inputs import crops, drawn, moved
 
 if not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU", allow_module_level=True)
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @contextmanager
@@ -37,26 +38,11 @@ def launches(run: Callable[[], object]) -> list[str]:
     return [event.name for event in profiler.events() or () if event.device_type.name == "CUDA"]
 
 
-def augment_inputs(device: torch.device, count: int = 8, size: int = 64) -> list[Tensor]:
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(count, 2, *shape, device=device)
-
-    return [
-        torch.randint(0, 256, (count, 2, size, size, 3), device=device, dtype=torch.uint8),
-        uniform() < 0.5,
-        0.6 + 0.8 * uniform(4) - torch.tensor([0.0, 0, 0, 1], device=device),
-        uniform(4).argsort(-1).to(torch.uint8),
-        uniform() < 0.2,
-        torch.where(uniform() < 0.5, 2 * uniform(), 0.0),
-        uniform() < 0.1,
-    ]
-
-
 def test_augmentation_takes_four_launches_and_waits_for_nothing(device: torch.device) -> None:
-    inputs = augment_inputs(device)
+    pixels, draws = crops(8, size=64).to(device), moved(drawn(8), device)
 
     def run() -> Tensor:
-        return augment_views(*inputs, mean=MEAN, std=STD, dtype=torch.bfloat16)
+        return augment_views(pixels, draws, dtype=torch.bfloat16)
 
     run()
     with waiting_is_an_error():
@@ -66,10 +52,10 @@ def test_augmentation_takes_four_launches_and_waits_for_nothing(device: torch.de
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_augmentation_of_full_size_is_within_a_255th_of_the_reference(dtype: torch.dtype, device: torch.device) -> None:
-    inputs = augment_inputs(device, 16, 224)
-    options = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    got = augment_views(*inputs, **options, dtype=dtype)  # type: ignore[arg-type]
-    exact = augment_views(*inputs, **options, implementation="reference")  # type: ignore[arg-type]
+    pixels, draws = crops(16, size=224).to(device), moved(drawn(16), device)
+    augment = partial(augment_views, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    got = augment(pixels, draws, dtype=dtype)
+    exact = augment(pixels, draws, implementation="reference")
     assert (got.float() - exact).abs().max() < 1 / 255 + torch.finfo(dtype).eps / 2
 
 
@@ -118,14 +104,14 @@ def test_batch_norm_waits_for_nothing_and_is_the_references_at_full_size(device:
 
 
 def test_kernels_stay_in_one_compiled_graph(device: torch.device) -> None:
-    inputs = augment_inputs(device, 2, 16)
+    pixels, draws = crops(2, size=16).to(device), moved(drawn(2), device)
     weight, bias = torch.ones(3, device=device), torch.zeros(3, device=device)
 
-    def step(*inputs: Tensor) -> Tensor:
-        views = augment_views(*inputs, mean=MEAN, std=STD)
+    def step(pixels: Tensor, draws: PhotometricDraws[Tensor]) -> Tensor:
+        views = augment_views(pixels, draws)
         flat = batch_norm_relu(views, weight, bias, None, None, views=2).flatten(1)
         first, second = flat.chunk(2)
         return negative_cosine(first, second, first, second)
 
     torch.compiler.reset()
-    torch.testing.assert_close(torch.compile(step, fullgraph=True)(*inputs), step(*inputs))
+    torch.testing.assert_close(torch.compile(step, fullgraph=True)(pixels, draws), step(pixels, draws))

@@ -14,7 +14,6 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -22,9 +21,10 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from simsiam.kernels import batch_norm_relu_backward_triton, batch_norm_relu_triton
+from simsiam.kernels.augment import IMAGENET_MEAN, IMAGENET_STD
+from simsiam.kernels.augment_contract import PhotometricDraws
 from simsiam.kernels.augment_triton import augment_views_triton
 from simsiam.kernels.negative_cosine_triton import negative_cosine_backward_triton, negative_cosine_triton
-from simsiam.pipeline.augmentation import Augmentation, draw
 
 _PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
@@ -66,12 +66,11 @@ def compile_all(capability: int) -> list[tuple[str, Any]]:
 
 
 def _augment(size: int, dtype: torch.dtype) -> None:
-    index = np.arange(4)
-    draws = draw(Augmentation(), 7, 0, index, np.full((4, 2), 64), 2).photometric
     pixels = torch.zeros((4, 2, size, size, 3), dtype=torch.uint8)
-    on_host = (torch.from_numpy(np.ascontiguousarray(numbers)) for numbers in draws)
-    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-    augment_views_triton(pixels, *on_host, mean=mean, std=std, dtype=dtype, blur_kernel=23)
+    views = torch.zeros((4, 2))
+    fours = torch.zeros((4, 2, 4))
+    draws = PhotometricDraws(views.bool(), fours, fours.byte(), views.bool(), views, views.bool())
+    augment_views_triton(pixels, draws, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=dtype, blur_kernel=23)
 
 
 def _compare(dtype: torch.dtype) -> None:

@@ -7,59 +7,44 @@ import torch
 from torch import Tensor
 
 from simsiam.kernels import augment_cpu_rows
-from simsiam.kernels.augment import augment_views_reference
+from simsiam.kernels.augment import IMAGENET_MEAN, IMAGENET_STD, augment_views_reference
+from simsiam.kernels.augment_contract import PhotometricDraws
 from simsiam.kernels.augment_cpu import augment_views_cpu
+from tests.kernels.augment_inputs import crops, drawn
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Promised is 1/255; the blur may use a quarter of it, and float32 rounding next to nothing.
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
+# The bound promised is 1/255; the blur may use a quarter of it, and float32 rounding very little.
 LIMIT = 0.25 / 255 + 2e-5
 
 
-def arguments(count: int, views: int = 2, size: int = 20, seed: int = 0) -> list[Tensor]:
-    """Return noisy crops and draws in which every option is on and off."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(count, views, *shape, generator=generator)
-
-    return [
-        (256 * uniform(size, size, 3)).to(torch.uint8),
-        uniform() < 0.5,
-        torch.tensor([1.0, 1, 1, 0]) + (uniform(4) - 0.5) * (uniform(4) < 0.8),
-        uniform(4).argsort(-1).to(torch.uint8),
-        uniform() < 0.2,
-        torch.where(uniform() < 0.7, 3 * uniform(), 0.0),
-        uniform() < 0.3,
-    ]
+def augment(
+    pixels: Tensor, draws: PhotometricDraws[Tensor], dtype: torch.dtype = torch.float32, blur_kernel: int = 23
+) -> Tensor:
+    return augment_views_cpu(pixels, draws, mean=MEAN, std=STD, dtype=dtype, blur_kernel=blur_kernel)
 
 
-def augment(inputs: list[Tensor], dtype: torch.dtype = torch.float32, blur_kernel: int = 23) -> Tensor:
-    return augment_views_cpu(*inputs, mean=MEAN, std=STD, dtype=dtype, blur_kernel=blur_kernel)
-
-
-def reference(inputs: list[Tensor], dtype: torch.dtype = torch.float32, blur_kernel: int = 23) -> Tensor:
-    return augment_views_reference(*inputs, mean=MEAN, std=STD, dtype=dtype, blur_kernel=blur_kernel)
+def reference(pixels: Tensor, draws: PhotometricDraws[Tensor], blur_kernel: int = 23) -> Tensor:
+    return augment_views_reference(pixels, draws, mean=MEAN, std=STD, dtype=torch.float32, blur_kernel=blur_kernel)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 11, 12, 33, 65])
 @pytest.mark.parametrize("views", [1, 3])
 def test_every_pixel_of_odd_shapes_is_written_as_by_the_reference(size: int, views: int) -> None:
-    inputs = arguments(11, views, size, seed=size)
-    assert (augment(inputs) - reference(inputs)).abs().max() < LIMIT / min(STD)
+    pixels, draws = crops(11, views, size, seed=size), drawn(11, views, seed=size)
+    assert (augment(pixels, draws) - reference(pixels, draws)).abs().max() < LIMIT / min(STD)
 
 
 @pytest.mark.parametrize("blur_kernel", [1, 3, 23, 45])
 @pytest.mark.parametrize("sigma", [1e-20, 0.1, 0.3, 1.0, 2.0, 4.0, 1e20])
 def test_hard_edges_are_blurred_within_the_bound(sigma: float, blur_kernel: int) -> None:
     # Steps from 0 to 255 and single bright pixels weigh the whole tail of the Gaussian.
-    inputs = arguments(2, size=30)
-    inputs[0] = torch.zeros_like(inputs[0])
-    inputs[0][0, :, :, 13:] = 255
-    inputs[0][1, :, 13:, ::7] = 255
-    inputs[5][:] = sigma
-    got, expected = augment(inputs, blur_kernel=blur_kernel), reference(inputs, blur_kernel=blur_kernel)
+    pixels, draws = torch.zeros((2, 2, 30, 30, 3), dtype=torch.uint8), drawn(2)
+    pixels[0, :, :, 13:] = 255
+    pixels[1, :, 13:, ::7] = 255
+    draws.sigma[:] = sigma
+    got, expected = (run(pixels, draws, blur_kernel=blur_kernel) for run in (augment, reference))
     assert (got - expected).abs().max() < LIMIT / min(STD)
 
 
@@ -72,8 +57,8 @@ def test_weights_of_the_gaussian_sum_to_one_and_reach_no_further_than_needed() -
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_types_are_the_float32_result_rounded(dtype: torch.dtype) -> None:
-    inputs = arguments(9)
-    assert torch.equal(augment(inputs, dtype), augment(inputs).to(dtype))
+    pixels, draws = crops(9, size=20), drawn(9)
+    assert torch.equal(augment(pixels, draws, dtype), augment(pixels, draws).to(dtype))
 
 
 def test_bfloat16_is_rounded_as_by_pytorch_at_every_tie() -> None:
@@ -86,29 +71,29 @@ def test_bfloat16_is_rounded_as_by_pytorch_at_every_tie() -> None:
 
 
 def test_any_number_of_threads_gives_the_same_bits_twice() -> None:
-    inputs = arguments(30)
+    pixels, draws = crops(30, size=20), drawn(30)
     results = []
     for threads in (1, 1, 2, 3, 16):
         torch.set_num_threads(threads)
-        results.append(augment(inputs))
+        results.append(augment(pixels, draws))
         assert torch.get_num_threads() == threads
     assert all(torch.equal(results[0], result) for result in results)
 
 
 def test_as_many_threads_work_as_pytorch_may_use_and_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs, before = arguments(30), threading.active_count()
-    expected, compiled = augment(inputs), augment_cpu_rows.augment_range
+    pixels, draws, before = crops(30, size=20), drawn(30), threading.active_count()
+    expected, compiled = augment(pixels, draws), augment_cpu_rows.augment_range
     workers, together = set(), threading.Barrier(3, timeout=30)
 
-    def spy(*range_and_inputs: Any) -> None:
+    def spy(*arguments: Any) -> None:
         if threading.get_ident() not in workers:
             workers.add(threading.get_ident())
             together.wait()
-        compiled(*range_and_inputs)
+        compiled(*arguments)
 
     monkeypatch.setattr("simsiam.kernels.augment_cpu.augment_range", spy)
     torch.set_num_threads(3)
-    assert torch.equal(augment(inputs), expected)
+    assert torch.equal(augment(pixels, draws), expected)
     assert len(workers) == 3 and threading.active_count() == before
 
 
@@ -119,17 +104,17 @@ def test_an_error_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("simsiam.kernels.augment_cpu.augment_range", fail)
     torch.set_num_threads(2)
     with pytest.raises(RuntimeError, match="out of order"):
-        augment(arguments(30))
+        augment(crops(30, size=20), drawn(30))
 
 
 def test_memory_in_any_order_is_taken_and_left_alone() -> None:
-    inputs = arguments(6)
-    expected = augment(inputs)
-    strided = [tensor.transpose(0, 1).contiguous().transpose(0, 1) for tensor in inputs]
-    strided[0] = inputs[0].permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)
-    before = [tensor.clone() for tensor in strided]
+    pixels, draws = crops(6, size=20), drawn(6)
+    expected = augment(pixels, draws)
+    strided = PhotometricDraws(*(draw.transpose(0, 1).contiguous().transpose(0, 1) for draw in draws))
+    apart = pixels.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)
+    before = [tensor.clone() for tensor in (apart, *strided)]
     kinds = len(augment_cpu_rows.augment_range.signatures)
-    assert torch.equal(augment(strided), expected)
-    assert all(torch.equal(left, right) for left, right in zip(before, strided, strict=True))
+    assert torch.equal(augment(apart, strided), expected)
+    assert all(torch.equal(left, right) for left, right in zip(before, (apart, *strided), strict=True))
     # Each kind of array that the compiled code is called with costs another ten seconds of compiling.
     assert len(augment_cpu_rows.augment_range.signatures) == kinds

@@ -52,9 +52,7 @@ def test_crops_and_views_are_those_of_training(sheet: np.ndarray, tiny_images: P
     # The batch differs from the sheet's, and must not matter.
     plan = CropPlan(open_source(tiny_images / "train"), AUGMENTATION, SIZE, batch_size=16, seed=3)
     crops = next(open_loader("torch", plan, torch.device("cpu"), workers=0).epoch(2))
-    draws = crops.draws
-    photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma
-    views = augment_views(crops.pixels, *photometric, mean=(0, 0, 0), std=(1, 1, 1)).permute(0, 2, 3, 1)
+    views = augment_views(crops.pixels, crops.draws, mean=(0, 0, 0), std=(1, 1, 1)).permute(0, 2, 3, 1)
     for row in range(COUNT):
         for view in range(2):
             assert np.array_equal(cell(sheet, row, 1 + view), crops.pixels[row, view].numpy())

@@ -115,9 +115,7 @@ class ReferenceTraining:
         self.velocity = {name: torch.zeros_like(weight) for name, weight in self.network.named_parameters()}
 
     def step(self, crops: Crops, epoch: int) -> float:
-        draws = crops.draws
-        photometric = draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma, draws.solarize
-        loss = self.network(*augment_views(crops.pixels, *photometric, mean=MEAN, std=STD).chunk(2))
+        loss = self.network(*augment_views(crops.pixels, crops.draws, mean=MEAN, std=STD).chunk(2))
         self.network.zero_grad()
         loss.backward()
         with torch.no_grad():

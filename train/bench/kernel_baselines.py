@@ -1,15 +1,19 @@
-"""Crops and draws → the same augmentation by other libraries, for `simsiam bench kernels`."""
+"""Baselines of `simsiam bench kernels`: the augmentation by other libraries."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from simsiam.kernels.augment_contract import PhotometricDraws
 from simsiam.train.bench.kernels import Outputs
 
 
-def by_torchvision(pixels: Tensor, draws: Sequence[Tensor], dtype: torch.dtype) -> Callable[[], Outputs]:
-    """Return torchvision's functionals: they take one amount for a whole batch, so each view has a turn of its own."""
+def by_torchvision(pixels: Tensor, draws: PhotometricDraws[Tensor], dtype: torch.dtype) -> Callable[[], Outputs]:
+    """Return torchvision's functionals, one view after the other: they take one amount for a whole batch.
+
+    Without solarize, which the cases do not draw.
+    """
     from torchvision.transforms.v2 import functional
 
     adjust = (
@@ -18,7 +22,8 @@ def by_torchvision(pixels: Tensor, draws: Sequence[Tensor], dtype: torch.dtype) 
         functional.adjust_saturation,
         functional.adjust_hue,
     )
-    listed = [draw.transpose(0, 1).flatten(0, 1).tolist() for draw in draws[:5]]
+    drawn = (draws.flip, draws.jitter, draws.order, draws.gray, draws.sigma)
+    listed = [draw.transpose(0, 1).flatten(0, 1).tolist() for draw in drawn]
 
     def run() -> Outputs:
         crops = pixels.transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2)
@@ -37,7 +42,7 @@ def by_torchvision(pixels: Tensor, draws: Sequence[Tensor], dtype: torch.dtype) 
 
 
 def by_kornia(pixels: Tensor, dtype: torch.dtype) -> Callable[[], Outputs]:
-    """Return kornia's modules: they draw for themselves, by the same laws but for one order of the jitter a batch."""
+    """Return kornia's modules, which draw for themselves: by the same laws, except one order of the jitter a batch."""
     from kornia import augmentation
 
     pipeline = nn.Sequential(

@@ -1,14 +1,17 @@
-"""The cases that `simsiam bench kernels` measures: each operation beside its reference, torch.compile and peers."""
+"""Cases of `simsiam bench kernels`: each operation with its reference, torch.compile of that, and baselines."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from simsiam.kernels.augment import augment_views, augment_views_reference
+from simsiam.kernels.augment_contract import PhotometricDraws
 from simsiam.kernels.batch_norm_relu import batch_norm_relu, batch_norm_relu_reference
 from simsiam.kernels.negative_cosine import negative_cosine, negative_cosine_reference
+from simsiam.pipeline.augmentation import Augmentation, draw
 from simsiam.train.bench.kernel_baselines import by_kornia, by_torchvision
 from simsiam.train.bench.kernels import Case, Outputs, Way
 
@@ -60,31 +63,20 @@ def augment_views_cases(device: torch.device) -> Iterator[Case]:
 
 def _augment_views_case(count: int, size: int, dtype: torch.dtype, device: torch.device) -> Case:
     generator = torch.Generator(device).manual_seed(0)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(count, 2, *shape, generator=generator, device=device)
-
-    pixels = (255 * uniform(size, size, 3)).to(torch.uint8)
-    neutral = torch.tensor([1.0, 1, 1, 0], device=device)
-    spread = torch.tensor([0.4, 0.4, 0.4, 0.1], device=device)
-    draws = (
-        uniform() < 0.5,
-        torch.where(uniform(1) < 0.8, neutral + spread * (2 * uniform(4) - 1), neutral),
-        uniform(4).argsort(-1).to(torch.uint8),
-        uniform() < 0.2,
-        torch.where(uniform() < 0.5, 0.1 + 1.9 * uniform(), 0.0),
-        torch.zeros(count, 2, dtype=torch.bool, device=device),
-    )
+    shape = (count, 2, size, size, 3)
+    pixels = torch.randint(0, 256, shape, generator=generator, device=device, dtype=torch.uint8)
+    drawn = draw(Augmentation(), 0, 0, np.arange(count), np.full((count, 2), size, np.int32), views=2)
+    draws = PhotometricDraws(*(torch.from_numpy(getattr(drawn, name)).to(device) for name in PhotometricDraws._fields))
 
     def way(augment: Callable[..., Tensor], dtype: torch.dtype = dtype) -> Callable[[], Outputs]:
         # Left in [0, 1], so that an error is a share of the brightest value.
         options = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "dtype": dtype, "blur_kernel": 23}
-        return lambda: [augment(pixels, *draws, **options)]
+        return lambda: [augment(pixels, draws, **options)]
 
     ways = [
         Way("simsiam", way(augment_views)),
         Way("reference", way(augment_views_reference)),
-        # How many images an operation concerns differs from batch to batch: its graph must allow for that.
+        # The number of images that an operation concerns differs from batch to batch: its graph must allow for that.
         Way("compiled", way(torch.compile(augment_views_reference))),
         Way("torchvision", by_torchvision(pixels, draws, dtype)),
     ]
@@ -102,7 +94,7 @@ def _augment_views_case(count: int, size: int, dtype: torch.dtype, device: torch
 
 
 def batch_norm_relu_cases(device: torch.device) -> Iterator[Case]:
-    """Yield layers of ResNet-50 on two views, forward and backward; running statistics are left out."""
+    """Yield layers of ResNet-50 on two views, forward and backward, without running statistics."""
     count, layers = (512, _RESNET50) if device.type == "cuda" else (4, _RESNET50[2:4])
     for channels, size, with_residual in layers:
         yield _batch_norm_relu_case((count, channels, size, size), with_residual, _dtypes(device)[0], device)
@@ -139,11 +131,11 @@ def _batch_norm_relu_case(
             Way("compiled", way(_compiled(_batch_norm_reference))),
         ],
         # Forward reads x for the statistics, reads it again, and writes. Backward reads x and the gradient for the
-        # sums, reads both again, and writes. A residual is read; backward, the output is read to tell where ReLU cut,
-        # and the residual's gradient is written, which is also what is then read again.
+        # sums, reads both again, and writes. A residual is read; backward, the output is read to find where ReLU cut,
+        # and the residual's gradient is written, which is then read instead of the gradient.
         bytes_moved=(11 if with_residual else 8) * gradient.numel() * dtype.itemsize,
         tolerance=2 * _rounding(dtype),
-        # Where a sum comes to lie beside 0, rounding decides whether its whole gradient passes.
+        # Where a sum is close to 0, rounding decides whether its whole gradient passes.
         averaged=True,
     )
 
@@ -165,7 +157,7 @@ def _rounding(dtype: torch.dtype) -> float:
 
 
 def _compiled(function: Callable) -> Callable:
-    # Compiled for this shape, as it would be in training; what was compiled for the case before would make it general.
+    # Compiled for this shape, as in training; the code compiled for the previous case would make it general.
     torch.compiler.reset()
     return torch.compile(function, dynamic=False)
 

@@ -1,4 +1,4 @@
-"""A case of an operation → what each way of computing it takes: checked first, and timed only where the check holds."""
+"""Benchmark of the kernels: each way of computing an operation, checked first, and timed only if the check holds."""
 
 import statistics
 import time
@@ -20,9 +20,9 @@ class Way(NamedTuple):
     name: str
     """`simsiam` is ours, `reference` its definition in plain PyTorch, `compiled` that through torch.compile."""
     run: Callable[[], Outputs]
-    """Does all of it once: forward, and backward where there is one."""
+    """Computes it once: forward, and backward if there is one."""
     checked: bool = True
-    """Whether its results can be compared; a peer that draws its own random numbers cannot."""
+    """Whether its results can be compared; those of a baseline that draws its own random numbers cannot."""
 
 
 class Case(NamedTuple):
@@ -35,20 +35,20 @@ class Case(NamedTuple):
     """The results to compare with."""
     ways: Sequence[Way]
     bytes_moved: int
-    """What no implementation can avoid to read and write; the comment at each case says how it is counted."""
+    """Bytes that every implementation must read or write; the comment at each case says how they are counted."""
     tolerance: float
     """Largest error of an output allowed, as a share of its largest value."""
     averaged: bool = False
-    """Compare averages instead of largest values: where single values may rightly differ, as ReLU's near 0."""
+    """Compare averages instead of largest values: where single values may differ, as those of ReLU near 0."""
 
 
 def measure(case: Case, device: torch.device, copy_bandwidth: float, seconds: float = 1.0) -> Iterator[dict[str, Any]]:
-    """Yield a row for each way: its times, or in `failed` why there are none.
+    """Yield a row for each way: its times, or in `failed` the reason why there are none.
 
-    `milliseconds` is the median of up to 50 runs within `seconds`, after one that is not counted. On a GPU they are
-    the device's own time between two events, with a cold cache: 256 MiB are written before each run. On a CPU they are
-    the wall clock's, with whatever the caches hold, so that `percent_of_copy`, the share of `copy_bandwidth` at which
-    `bytes_moved` would have gone by, can pass 100.
+    `milliseconds` is the median of up to 50 runs within `seconds`, after a first one that is not counted. On a GPU it
+    is device time between two events, with a cold cache: 256 MiB are written before each run. On a CPU it is wall-clock
+    time with warm caches, so that `percent_of_copy`, the bandwidth of `bytes_moved` as a share of `copy_bandwidth`,
+    can exceed 100.
     """
     exact = [output.detach() for output in case.exact()]
     for way in case.ways:
@@ -59,7 +59,7 @@ def measure(case: Case, device: torch.device, copy_bandwidth: float, seconds: fl
                 yield row | {"failed": f"its relative error is {error:.2g}; {case.tolerance:.2g} is allowed"}
                 continue
             times = _times(way.run, device, seconds)
-        except Exception as problem:  # Whatever stops one way, such as a missing compiler, must not stop the others.
+        except Exception as problem:  # An error of one way, such as a missing compiler, must not stop the others.
             yield row | {"failed": f"{type(problem).__name__}: {str(problem).strip().splitlines()[0][:200]}"}
             continue
         median = statistics.median(times)
@@ -117,7 +117,7 @@ def _times_on_gpu(run: Callable[[], Outputs], seconds: float) -> list[float]:
     events = []
     deadline = time.perf_counter() + seconds
     while not events or (time.perf_counter() < deadline and len(events) < _RUNS):
-        # Eight times, which takes longer than the host needs to launch a run: it is ahead, as in training.
+        # Eight times, which takes longer than the host needs to launch a run: the host is ahead, as in training.
         for _ in range(8):
             flushed.zero_()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -104,7 +104,7 @@ def _copy(crops: Crops) -> Crops:
 def _augment(crops: Crops, dtype: torch.dtype) -> torch.Tensor:
     return augment_views(
         crops.pixels,
-        *crops.draws.photometric,
+        crops.draws,
         mean=DataConfig.mean,
         std=DataConfig.std,
         dtype=dtype,

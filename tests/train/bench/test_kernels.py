@@ -20,7 +20,7 @@ def gives(change: Callable[[Tensor], Tensor], name: str = "simsiam", checked: bo
     return Way(name, lambda: [change(values), values], checked)
 
 
-def test_a_right_result_is_timed_and_set_beside_the_copy() -> None:
+def test_a_correct_result_is_timed_and_compared_with_the_copy() -> None:
     (row,) = measure(doubling(gives(lambda x: x + x)), CPU, copy_bandwidth=1e6, seconds=0.01)
     low, high = row["milliseconds_20_80"]
     assert 0 < low <= row["milliseconds"] <= high
@@ -54,7 +54,7 @@ def test_a_way_that_breaks_does_not_stop_the_others() -> None:
     assert "milliseconds" in rows[1]
 
 
-def test_a_peer_that_draws_for_itself_is_timed_unchecked() -> None:
+def test_a_baseline_that_draws_for_itself_is_timed_unchecked() -> None:
     (row,) = measure(doubling(gives(torch.rand_like, "kornia", checked=False)), CPU, 1e9, 0.01)
     assert row["error"] is None and row["milliseconds"] > 0
 
@@ -73,7 +73,7 @@ def test_the_copy_moves_what_it_reads_and_writes() -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_operation_stands_beside_its_reference_and_both_hold(operation: str) -> None:
+def test_every_operation_is_measured_with_its_reference_and_both_are_correct(operation: str) -> None:
     case = next(OPERATIONS[operation](CPU))
     assert case.operation == operation and case.bytes_moved > 0
     ways = [way for way in case.ways if way.name in ("simsiam", "reference")]
