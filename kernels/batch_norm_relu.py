@@ -1,4 +1,4 @@
-"""Activations of several views → batch norm with statistics per view, optional residual sum, ReLU, in one operation."""
+"""Fused batch norm: statistics per view, optional residual sum and ReLU in one operation."""
 
 import importlib
 from collections.abc import Callable
@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
+
+from simsiam.kernels.batch_norm_relu_contract import Norm, empty_activations
 
 
 def batch_norm_relu(
@@ -30,9 +32,9 @@ def batch_norm_relu(
     other, running statistics included (SimSiam's encoder sees one view at a time: arXiv 2011.10566, Algorithm 1).
 
     On a CUDA device, training is the custom operator `simsiam::batch_norm_relu`: forward it reads `x` twice and
-    writes once; backward, which works out again where ReLU cut, it reads `x` and the gradient twice and writes once.
-    A residual is read once more, its gradient written once. float32 on a CPU is `simsiam::batch_norm_relu_cpu`, which
-    does the same. Elsewhere, and in evaluation, it is the reference.
+    writes once; backward, where it recomputes which values ReLU cut, it reads `x` and the gradient twice and writes
+    once. A residual is read once more, its gradient written once. float32 on a CPU is `simsiam::batch_norm_relu_cpu`,
+    which does the same. Elsewhere, and in evaluation, it is the reference.
 
     Args:
         x: (views·n, channels) or (views·n, channels, height, width), view-major; float32, bfloat16 or float16. Best
@@ -46,10 +48,10 @@ def batch_norm_relu(
         training: Normalise by the batch's statistics; otherwise by the running ones.
         momentum: Weight of a block's statistics in the running ones.
         eps: Added to the variance.
-        relu: Set what is below 0 to 0.
-        world_size: Processes, of as many images each, that train together and normalise by the statistics of all of
-            their batches: one collective forward, one backward, through the default process group. Only where there is
-            a kernel; see `has_kernel`.
+        relu: Replace values below 0 by 0.
+        world_size: Processes, with the same number of images each, that train together and normalise by the statistics
+            of all of their batches: one collective forward, one backward, through the default process group. Only where
+            there is a kernel; see `has_kernel`.
 
     Returns:
         Of the shape and dtype of `x`. Statistics and arithmetic are float32 (in evaluation, PyTorch's).
@@ -60,7 +62,7 @@ def batch_norm_relu(
     """
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         raise ValueError(
-            f"residual is {residual.dtype} {tuple(residual.shape)}; give {x.dtype} {tuple(x.shape)}, as x is."
+            f"residual is {residual.dtype} {tuple(residual.shape)}; give {x.dtype} {tuple(x.shape)}, like x."
         )
     if not training:
         normalized = functional.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, eps)
@@ -76,7 +78,7 @@ def batch_norm_relu(
         if world_size > 1:
             raise ValueError(f"x is {x.dtype} on {x.device.type}, where there is no kernel that shares statistics.")
         return batch_norm_relu_reference(
-            x, weight, bias, running_mean, running_var, residual, views, momentum, eps, relu
+            x, weight, bias, running_mean, running_var, residual, views=views, momentum=momentum, eps=eps, relu=relu
         )
     operator = _by_triton if x.device.type == "cuda" else _by_numba
     normalized, mean, variance = operator(x, weight, bias, residual, views, eps, relu, world_size)
@@ -86,7 +88,7 @@ def batch_norm_relu(
 
 
 def has_kernel(x: Tensor) -> bool:
-    """Whether activations like `x` are trained on by a fused operation: any on a GPU, float32 on a CPU."""
+    """Whether there is a fused operation for training on activations like `x`: any on a GPU, float32 on a CPU."""
     return x.device.type == "cuda" or (x.device.type == "cpu" and x.dtype == torch.float32)
 
 
@@ -96,11 +98,12 @@ def batch_norm_relu_reference(
     bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    residual: Tensor | None,
-    views: int,
-    momentum: float,
-    eps: float,
-    relu: bool,
+    residual: Tensor | None = None,
+    *,
+    views: int = 1,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    relu: bool = True,
 ) -> Tensor:
     """Return `batch_norm_relu` in training mode by its definition, in plain PyTorch; arguments taken as checked."""
     # One after the other: the running statistics of a view start from those of the view before it.
@@ -121,10 +124,10 @@ def _activate(normalized: Tensor, residual: Tensor | None, relu: bool) -> Tensor
 def update_running_statistics(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
 ) -> None:
-    """Let running statistics (channels,) follow those of each view (views, channels), as passes one by one would.
+    """Update running statistics (channels,) with those of each view (views, channels), one view after the other.
 
-    `variance` is the biased one of `count` values; the running one takes the unbiased (Bessel's correction), as
-    PyTorch's does.
+    `variance` is the biased one of `count` values; the running one takes the unbiased (Bessel's correction), as in
+    PyTorch.
     """
     for view_mean, view_variance in zip(mean.unbind(), variance.unbind(), strict=True):
         running_mean.lerp_(view_mean, momentum)
@@ -132,15 +135,15 @@ def update_running_statistics(
 
 
 def merge_statistics(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance (views, channels) of several parts of a batch taken together.
+    """Return mean and biased variance (views, channels) of a batch from those of its parts.
 
-    This is what a synchronised batch norm does between `local_statistics` and `normalize`, with one part per rank:
-    the parts' own squares are never subtracted from one another (Chan, Golub, LeVeque 1983, eq. 2.1).
+    A synchronised batch norm does this between `local_statistics` and `normalize`, with one part per rank. No square is
+    subtracted from another (Chan, Golub, LeVeque 1983, eq. 2.1).
 
     Args:
         means: Each part's mean, float32 (parts, views, channels).
         variances: Each part's biased variance, likewise.
-        counts: Values behind each, float32 (parts,).
+        counts: Number of values in each part, float32 (parts,).
     """
     share = (counts / counts.sum()).view(-1, 1, 1)
     mean = means[0] + (share * (means - means[0])).sum(0)
@@ -148,9 +151,9 @@ def merge_statistics(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[
 
 
 def gather_statistics(mean: Tensor, variance: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance (views, channels) of the batches of all processes, of as many values each.
+    """Return mean and biased variance (views, channels) over the batches of all processes, which are of one size.
 
-    Through the default process group. All parts rather than a sum: the same bits in every process.
+    Through the default process group. Gathers all parts rather than their sum: the same bits in every process.
     """
     local = torch.stack([mean, variance])
     parts = [torch.empty_like(local) for _ in range(world_size)]
@@ -162,9 +165,9 @@ def gather_statistics(mean: Tensor, variance: Tensor, world_size: int) -> tuple[
 def _define_operator(
     name: str, forward_module: str, backward_module: str
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """Make the operator `simsiam::NAME` of functions of two modules, which are imported when it is first used.
+    """Return the operator `simsiam::NAME` made of functions of two modules, which are imported on its first use.
 
-    triton and numba are slow to import, and triton is not everywhere.
+    triton and numba are slow to import, and triton is not available everywhere.
     """
 
     @torch.library.custom_op(f"simsiam::{name}", mutates_args=())
@@ -182,11 +185,11 @@ def _define_operator(
         mean, variance = kernels.local_statistics(x, views)
         if world_size > 1:
             mean, variance = gather_statistics(mean, variance, world_size)
-        return kernels.normalize(x, residual, mean, variance, weight, bias, eps, relu), mean, variance
+        return kernels.normalize(x, residual, Norm(mean, variance, weight, bias, eps), relu), mean, variance
 
     @forward.register_fake
     def _(x, weight, bias, residual, views, eps, relu, world_size=1) -> tuple[Tensor, Tensor, Tensor]:
-        return _empty_activations(x), *(x.new_empty((views, x.shape[1]), dtype=torch.float32) for _ in range(2))
+        return empty_activations(x), *(x.new_empty((views, x.shape[1]), dtype=torch.float32) for _ in range(2))
 
     @torch.library.custom_op(f"simsiam::{name}_backward", mutates_args=())
     def backward(
@@ -202,24 +205,25 @@ def _define_operator(
         world_size: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
         kernels = importlib.import_module(backward_module)
-        cut, sums, totals = kernels.gradient_sums(gradient, x, output, mean, variance, weight, bias, eps, relu)
-        if world_size > 1:  # of the parameters' gradients, which stay local, all processes' are averaged later
+        norm = Norm(mean, variance, weight, bias, eps)
+        cut, sums, totals = kernels.gradient_sums(gradient, x, output, norm, relu)
+        if world_size > 1:  # the parameters' gradients stay local: DDP averages them later
             dist.all_reduce(sums)
         count = x.numel() // mean.numel() * world_size
-        # The gradient that passed ReLU is already at hand where a residual needs it.
-        passed, again = (gradient, relu) if cut is None else (cut, False)
-        x_gradient = kernels.input_gradient(passed, x, mean, variance, weight, bias, sums, count, eps, again)
+        # With a residual, the gradient of ReLU's input has been computed already.
+        passed, cut_again = (gradient, relu) if cut is None else (cut, False)
+        x_gradient = kernels.input_gradient(passed, x, norm, sums, count, cut_again)
         return x_gradient, totals, gradient.new_empty(0) if cut is None else cut
 
     @backward.register_fake
     def _(gradient, x, output, mean, variance, weight, bias, eps, relu, world_size=1) -> tuple[Tensor, Tensor, Tensor]:
         totals = mean.new_empty((2, mean.shape[1]))
-        return _empty_activations(x), totals, gradient.new_empty(0) if output is None else _empty_activations(x)
+        return empty_activations(x), totals, gradient.new_empty(0) if output is None else empty_activations(x)
 
     def differentiate(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, variance, output = ctx.saved_tensors
-        norm = mean, variance, weight, bias, ctx.eps, ctx.relu
-        x_gradient, totals, cut = backward(gradient, x, output, *norm, ctx.world_size)
+        norm = Norm(mean, variance, weight, bias, ctx.eps)
+        x_gradient, totals, cut = backward(gradient, x, output, *norm, ctx.relu, ctx.world_size)
         residual_gradient = cut if ctx.cut_by_output else gradient if ctx.has_residual else None
         return (
             x_gradient,
@@ -236,16 +240,10 @@ def _define_operator(
     return forward
 
 
-def _empty_activations(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor like `x` in the layout that the kernels write."""
-    layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
-
-
 def _save(ctx, inputs, output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, weight, bias, residual, _, ctx.eps, ctx.relu, ctx.world_size = inputs
     normalized, mean, variance = output
-    # Without a residual, where ReLU cut follows from x; with one, the output tells it.
+    # Without a residual, x tells where ReLU cut; with one, the output does.
     ctx.cut_by_output = ctx.relu and residual is not None
     ctx.save_for_backward(x, weight, bias, mean, variance, normalized if ctx.cut_by_output else None)
     ctx.has_residual = residual is not None
@@ -255,4 +253,6 @@ def _save(ctx, inputs, output: tuple[Tensor, Tensor, Tensor]) -> None:
 _by_triton = _define_operator(
     "batch_norm_relu", "simsiam.kernels.batch_norm_relu_triton", "simsiam.kernels.batch_norm_relu_backward_triton"
 )
-_by_numba = _define_operator("batch_norm_relu_cpu", *["simsiam.kernels.batch_norm_relu_cpu"] * 2)
+_by_numba = _define_operator(
+    "batch_norm_relu_cpu", "simsiam.kernels.batch_norm_relu_cpu", "simsiam.kernels.batch_norm_relu_cpu"
+)

@@ -1,9 +1,12 @@
-"""Activations → batch norm per view with residual sum and ReLU, forward and backward, on the CPU.
+"""Kernels of `batch_norm_relu` on a CPU, forward and backward, in machine code by numba.
 
-Each thread takes chunks of rows, a row being the channels of one pixel, so that a chunk stays in the second-level cache
-from one pass to the next. Sums of the chunks are put together in their order: the same bits for any number of threads.
+Why: plain PyTorch passes over the activations once for each of batch norm, sum and ReLU. Here each thread takes chunks
+of rows (a row is the channels of one pixel), so that a chunk stays in the second-level cache from one pass to the next.
+To switch it off, set `fused_batch_norm: off` in a run's configuration.
 
-numba keeps what it compiles beside this file or in the user's cache, and looks for changes in this file alone.
+The sums of the chunks are added in their order: the same bits for any number of threads.
+
+numba caches what it compiles next to this file or in the user's cache, and looks for changes in this file alone.
 """
 
 from typing import NamedTuple
@@ -14,6 +17,7 @@ import torch
 from numba import carray, cfunc, njit, types
 from torch import Tensor
 
+from simsiam.kernels.batch_norm_relu_contract import Norm, empty_activations
 from simsiam.kernels.compiled_once import compiled_once
 from simsiam.kernels.openmp_team import pointer, run_on_team, team_size, thread_number
 
@@ -23,11 +27,11 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "reassoc"
 _inline = njit(**_OPTIONS)
 _team_function = compiled_once(cfunc, types.void(types.CPointer(types.int64)), **_OPTIONS)
 _ZERO = np.float32(0)
-# Comparisons are such that a NaN is neither cut nor replaced, as with PyTorch: whoever looks for one must find it.
+# Comparisons are written so that a NaN is neither cut nor replaced, as in PyTorch: a check for NaN must find it.
 
 
 class _Chunks(NamedTuple):
-    """How the rows of each view are shared out."""
+    """How the rows of each view are divided."""
 
     views: int
     rows: int
@@ -47,7 +51,7 @@ def local_statistics(x: Tensor, views: int) -> tuple[Tensor, Tensor]:
     values = _matrix(x)
     chunks = _plan(values, views)
     means, squares = np.empty((2, views, chunks.count, chunks.channels), np.float32)
-    run_on_team(_statistics, [_place(values), _place(means), _place(squares), *chunks])
+    run_on_team(_statistics, [_address(values), _address(means), _address(squares), *chunks])
     counts = np.full(chunks.count, chunks.size, np.float64)
     counts[-1] = chunks.rows - (chunks.count - 1) * chunks.size
     share = (counts / chunks.rows)[:, None]
@@ -56,78 +60,48 @@ def local_statistics(x: Tensor, views: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(variance.astype(np.float32))
 
 
-def normalize(
-    x: Tensor,
-    residual: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """Return relu((x − mean) / √(variance + eps) · weight + bias + residual), of the shape of `x`."""
-    values, output = _matrix(x), _empty_like(x)
-    scale, shift = _scale(variance, weight, eps), _shift(bias, mean)
+def normalize(x: Tensor, residual: Tensor | None, norm: Norm, relu: bool) -> Tensor:
+    """Return relu(norm(x) + residual), of the shape of `x`."""
+    values, output = _matrix(x), empty_activations(x)
     added = None if residual is None else _matrix(residual)
-    places = [_place(each) for each in (values, added, _matrix(output), mean, scale, shift)]
-    run_on_team(_normalize, [*places, relu, *_plan(values, len(mean))])
+    tensors = (values, added, _matrix(output), norm.mean, _scale(norm), _shift(norm))
+    run_on_team(_normalize, [*map(_address, tensors), relu, *_plan(values, len(norm.mean))])
     return output
 
 
 def gradient_sums(
-    gradient: Tensor,
-    x: Tensor,
-    output: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
+    gradient: Tensor, x: Tensor, output: Tensor | None, norm: Norm, relu: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return the gradient that passed ReLU where `output` is given, and its sums.
+    """Return the gradient of ReLU's input if `output` is given, else None, and its sums.
 
     The sums are those of the gradient and of the gradient times the normalised activations: float32 (2, views,
     channels), and both over all views, float32 (2, channels): the gradients of bias and weight.
     """
     passed, values = _matrix(gradient), _matrix(x)
-    chunks = _plan(values, len(mean))
-    cut = None if output is None else _empty_like(x)
+    chunks = _plan(values, len(norm.mean))
+    cut = None if output is None else empty_activations(x)
     partial = np.empty((2, chunks.views, chunks.count, chunks.channels), np.float32)
-    scale, shift = _scale(variance, weight, eps), _shift(bias, mean)
-    tensors = (passed, values, None if output is None else _matrix(output), None if cut is None else _matrix(cut))
-    places = [_place(each) for each in (*tensors, mean, scale, shift, *partial)]
-    run_on_team(_gradient_sums, [*places, relu, *chunks])
+    outputs, cut_values = (None if each is None else _matrix(each) for each in (output, cut))
+    tensors = (passed, values, outputs, cut_values, norm.mean, _scale(norm), _shift(norm), *partial)
+    run_on_team(_gradient_sums, [*map(_address, tensors), relu, *chunks])
     sums = partial.sum(2, dtype=np.float64)
-    sums[1] *= (variance.double() + eps).rsqrt().numpy()
+    sums[1] *= (norm.variance.double() + norm.eps).rsqrt().numpy()
     along = torch.from_numpy(sums.astype(np.float32))
     return cut, along, torch.from_numpy(sums.sum(1).astype(np.float32))
 
 
-def input_gradient(
-    gradient: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    sums: Tensor,
-    count: int,
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """Return the gradient of `x` from the output's, of which ReLU is still to cut a part where `relu` is set.
+def input_gradient(gradient: Tensor, x: Tensor, norm: Norm, sums: Tensor, count: int, relu: bool) -> Tensor:
+    """Return the gradient of `x`, given the sums of `gradient_sums` over all `count` values of a view's channel.
 
-    `sums` are those of `gradient_sums`, over the `count` values of a channel in a view.
+    With `relu`, `gradient` is that of the output, which ReLU still has to cut.
     """
-    passed, values, result = _matrix(gradient), _matrix(x), _empty_like(x)
-    scale, shift = _scale(variance, weight, eps), _shift(bias, mean)
+    passed, values, result = _matrix(gradient), _matrix(x), empty_activations(x)
+    scale = _scale(norm)
     along_one, along_x = sums / count
-    slope = -scale * along_x * (variance + eps).rsqrt()
+    slope = -scale * along_x * (norm.variance + norm.eps).rsqrt()
     constant = -scale * along_one
-    tensors = (passed, values, _matrix(result), mean, scale, shift, slope, constant)
-    run_on_team(_input_gradient, [*(_place(each) for each in tensors), relu, *_plan(values, len(mean))])
+    tensors = (passed, values, _matrix(result), norm.mean, scale, _shift(norm), slope, constant)
+    run_on_team(_input_gradient, [*map(_address, tensors), relu, *_plan(values, len(norm.mean))])
     return result
 
 
@@ -136,45 +110,42 @@ def _matrix(x: Tensor) -> Tensor:
     return x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
 
 
-def _empty_like(x: Tensor) -> Tensor:
-    layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
-    return torch.empty(x.shape, dtype=x.dtype, memory_format=layout)
-
-
 def _plan(values: Tensor, views: int) -> _Chunks:
     rows, channels = values.shape[0] // views, values.shape[1]
     size = min(rows, max(1, _CHUNK_BYTES // (4 * channels)))
     return _Chunks(views, rows, channels, size, -(-rows // size))
 
 
-def _place(array: Tensor | npt.NDArray[np.float32] | None) -> int:
-    """Return where the values are; 0 for none."""
+def _address(array: Tensor | npt.NDArray[np.float32] | None) -> int:
+    """Return the address of the values, which the caller must keep alive; 0 for none."""
     if array is None:
         return 0
     return array.data_ptr() if isinstance(array, Tensor) else array.ctypes.data
 
 
-def _scale(variance: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    inverse = (variance + eps).rsqrt()
-    return inverse if weight is None else inverse * weight
+def _scale(norm: Norm) -> Tensor:
+    inverse = (norm.variance + norm.eps).rsqrt()
+    return inverse if norm.weight is None else inverse * norm.weight
 
 
-def _shift(bias: Tensor | None, mean: Tensor) -> Tensor:
-    return torch.zeros_like(mean) if bias is None else bias.detach().expand_as(mean).contiguous()
+def _shift(norm: Norm) -> Tensor:
+    if norm.bias is None:
+        return torch.zeros_like(norm.mean)
+    return norm.bias.detach().expand_as(norm.mean).contiguous()
 
 
 @_inline
 def _my_chunks(views, count):
-    """Which chunks of all views are this thread's."""
-    total, mine, all_of_us = views * count, thread_number(), team_size()
-    return total * mine // all_of_us, total * (mine + 1) // all_of_us
+    """Return this thread's first chunk of all views, and the chunk after its last."""
+    total, mine, threads = views * count, thread_number(), team_size()
+    return total * mine // threads, total * (mine + 1) // threads
 
 
 @_inline
 def _rows_of(chunk, rows, size, count):
-    """View, first row and the row after the last of a chunk."""
-    view, place = chunk // count, chunk % count
-    return view, view * rows + place * size, view * rows + min((place + 1) * size, rows)
+    """Return view, first row and the row after the last of a chunk."""
+    view, number = chunk // count, chunk % count
+    return view, view * rows + number * size, view * rows + min((number + 1) * size, rows)
 
 
 @_team_function
@@ -184,8 +155,8 @@ def _statistics(words):
     x = carray(pointer(a[0]), (views * rows, channels), np.float32)
     means = carray(pointer(a[1]), (views * count, channels), np.float32)
     squares = carray(pointer(a[2]), (views * count, channels), np.float32)
-    begin, end = _my_chunks(views, count)
-    for chunk in range(begin, end):
+    start, end = _my_chunks(views, count)
+    for chunk in range(start, end):
         _, first, last = _rows_of(chunk, rows, size, count)
         mean, square = means[chunk], squares[chunk]
         mean[:] = _ZERO
@@ -210,8 +181,8 @@ def _normalize(words):
     residual = carray(pointer(a[1]), shape, np.float32)
     means, scales = carray(pointer(a[3]), small, np.float32), carray(pointer(a[4]), small, np.float32)
     shifts = carray(pointer(a[5]), small, np.float32)
-    begin, end = _my_chunks(views, count)
-    for chunk in range(begin, end):
+    start, end = _my_chunks(views, count)
+    for chunk in range(start, end):
         view, first, last = _rows_of(chunk, rows, size, count)
         mean, scale, shift = means[view], scales[view], shifts[view]
         for row in range(first, last):
@@ -236,8 +207,8 @@ def _gradient_sums(words):
     means, scales = carray(pointer(a[4]), small, np.float32), carray(pointer(a[5]), small, np.float32)
     shifts = carray(pointer(a[6]), small, np.float32)
     ones, xs = carray(pointer(a[7]), partial, np.float32), carray(pointer(a[8]), partial, np.float32)
-    begin, end = _my_chunks(views, count)
-    for chunk in range(begin, end):
+    start, end = _my_chunks(views, count)
+    for chunk in range(start, end):
         view, first, last = _rows_of(chunk, rows, size, count)
         mean, scale, shift = means[view], scales[view], shifts[view]
         one, along = ones[chunk], xs[chunk]
@@ -272,8 +243,8 @@ def _input_gradient(words):
     means, scales = carray(pointer(a[3]), small, np.float32), carray(pointer(a[4]), small, np.float32)
     shifts, slopes = carray(pointer(a[5]), small, np.float32), carray(pointer(a[6]), small, np.float32)
     constants = carray(pointer(a[7]), small, np.float32)
-    begin, end = _my_chunks(views, count)
-    for chunk in range(begin, end):
+    start, end = _my_chunks(views, count)
+    for chunk in range(start, end):
         view, first, last = _rows_of(chunk, rows, size, count)
         mean, scale, shift, slope, constant = means[view], scales[view], shifts[view], slopes[view], constants[view]
         for row in range(first, last):

@@ -1,6 +1,6 @@
-"""Activations → statistics per view, and the normalised, rectified output: the forward kernels of `batch_norm_relu`.
+"""Forward kernels of `batch_norm_relu` on a GPU: statistics of each view, and the normalised, rectified output.
 
-They are apart so that a synchronised batch norm can put its ranks' statistics together in between:
+Two functions, so that a synchronised batch norm can merge the statistics of its ranks in between:
 `local_statistics`, `merge_statistics`, `normalize`.
 """
 
@@ -9,16 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from simsiam.kernels.view_matrix_triton import (
-    Norm,
-    ReductionPlan,
-    columns,
-    empty_like,
-    load_norm,
-    map_plan,
-    matrix,
-    places,
-)
+from simsiam.kernels.batch_norm_relu_contract import Norm, empty_activations
+from simsiam.kernels.view_matrix_triton import ReductionPlan, columns, load_norm, map_plan, matrix, offsets
 
 
 def local_statistics(x: Tensor, views: int) -> tuple[Tensor, Tensor]:
@@ -35,31 +27,18 @@ def local_statistics(x: Tensor, views: int) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def normalize(
-    x: Tensor,
-    residual: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """Return relu((x − mean) / √(variance + eps) · weight + bias + residual), of the shape and dtype of `x`.
-
-    Mean and variance are float32 (views, channels).
-    """
-    views, channels = mean.shape
-    output = empty_like(x)
+def normalize(x: Tensor, residual: Tensor | None, norm: Norm, relu: bool) -> Tensor:
+    """Return relu(norm(x) + residual), of the shape and dtype of `x`."""
+    views, channels = norm.mean.shape
+    output = empty_activations(x)
     rows, grid, blocks = map_plan(x, views)
     _normalize[grid](
         matrix(x),
         None if residual is None else matrix(residual),
-        Norm(mean, variance, weight, bias),
+        norm,
         matrix(output),
         rows,
         channels,
-        eps,
         RELU=relu,
         **blocks,
     )
@@ -79,13 +58,13 @@ def _partial_statistics(x, means, squares, rows, channels, chunk_rows, ROWS: tl.
     square = tl.zeros((ROWS, CHANNELS), tl.float32)
     seen = 0.0
     for start in range(0, chunk_rows, ROWS):
-        place, mask = places(first + start + slot, rows, column, channels)
-        value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+        offset, mask = offsets(first + start + slot, rows, column, channels)
+        value = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32)
         seen += 1
         difference = tl.where(mask, value - mean, 0.0)
         mean += difference * (1 / seen)
         square += difference * (value - mean)
-    # Rows that each slot has seen: the last ones of a view may be fewer.
+    # Rows that each slot has seen: in the last chunk of a view it may be fewer.
     last = tl.minimum(first + chunk_rows, rows)
     count = (tl.maximum(last - first - slot + ROWS - 1, 0) // ROWS).to(tl.float32)[:, None]
     # Only differences are averaged: a channel that is the same everywhere has exactly that mean.
@@ -110,8 +89,8 @@ def _merge_statistics(
         chunk = start + tl.arange(0, CHUNKS)
         mask = (chunk < chunks)[:, None] & (column < channels)[None, :]
         share = tl.minimum(chunk_rows, rows - chunk * chunk_rows).to(tl.float32)[:, None] / rows
-        place = (view * chunks + chunk)[:, None] * channels + column[None, :]
-        apart = tl.load(means + place, mask=mask, other=0.0) - base[None, :]
+        offset = (view * chunks + chunk)[:, None] * channels + column[None, :]
+        apart = tl.load(means + offset, mask=mask, other=0.0) - base[None, :]
         total += tl.sum(tl.where(mask, share * apart, 0.0), axis=0)
     total += base
     spread = tl.zeros((CHANNELS,), tl.float32)
@@ -119,9 +98,9 @@ def _merge_statistics(
         chunk = start + tl.arange(0, CHUNKS)
         mask = (chunk < chunks)[:, None] & (column < channels)[None, :]
         share = tl.minimum(chunk_rows, rows - chunk * chunk_rows).to(tl.float32)[:, None] / rows
-        place = (view * chunks + chunk)[:, None] * channels + column[None, :]
-        apart = tl.load(means + place, mask=mask, other=0.0) - total[None, :]
-        own = tl.load(squares + place, mask=mask, other=0.0) / rows
+        offset = (view * chunks + chunk)[:, None] * channels + column[None, :]
+        apart = tl.load(means + offset, mask=mask, other=0.0) - total[None, :]
+        own = tl.load(squares + offset, mask=mask, other=0.0) / rows
         spread += tl.sum(tl.where(mask, own + share * apart * apart, 0.0), axis=0)
     tl.store(mean + view * channels + column, total, mask=column < channels)
     tl.store(variance + view * channels + column, spread, mask=column < channels)
@@ -129,15 +108,15 @@ def _merge_statistics(
 
 @triton.jit
 def _normalize(
-    x, residual, norm, output, rows, channels, eps, RELU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+    x, residual, norm, output, rows, channels, RELU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
     column, statistic, column_mask = columns(channels, CHANNELS)
-    mean, inverse, scale, shift = load_norm(norm, column, statistic, column_mask, eps)
-    place, mask = places(tl.program_id(0) * ROWS + tl.arange(0, ROWS), rows, column, channels)
-    value = (tl.load(x + place, mask=mask, other=0.0).to(tl.float32) - mean) * (inverse * scale) + shift
+    mean, inverse, scale, shift = load_norm(norm, column, statistic, column_mask)
+    offset, mask = offsets(tl.program_id(0) * ROWS + tl.arange(0, ROWS), rows, column, channels)
+    value = (tl.load(x + offset, mask=mask, other=0.0).to(tl.float32) - mean) * (inverse * scale) + shift
     if residual is not None:
-        value += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
+        value += tl.load(residual + offset, mask=mask, other=0.0).to(tl.float32)
     if RELU:
         # Not a maximum, which would turn NaN into 0.
         value = tl.where(value < 0, 0.0, value)
-    tl.store(output + place, value.to(output.dtype.element_ty), mask=mask)
+    tl.store(output + offset, value.to(output.dtype.element_ty), mask=mask)

@@ -1,12 +1,9 @@
-"""Channels-last activations of several views, as the kernels see them: matrices, and which program does which part.
+"""Activations of several views as matrices, and their division among the programs of a Triton kernel.
 
-A view is a matrix (rows, channels), rows being the pixels of all its images. Reductions go over chunks of rows whose
+A view is a matrix (rows, channels) with the pixels of all its images as rows. Reductions go over chunks of rows whose
 number depends on the shape alone, and are added up in fixed order: the same bits on every run and every device.
 """
 
-from typing import Any, NamedTuple
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -15,29 +12,14 @@ _REDUCING_PROGRAMS = 1024
 _REDUCED_TILE, _MAPPED_TILE = 2048, 4096
 
 
-class Norm(NamedTuple):
-    """What `_normalized` needs; weight and bias may be None."""
-
-    mean: Any
-    variance: Any
-    weight: Any
-    bias: Any
-
-
-def empty_like(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor of the shape, dtype and device of `x`, channels-last if it has images."""
-    layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
-
-
 def matrix(x: Tensor) -> Tensor:
-    """Return (rows, channels), in place where `x` is channels-last."""
+    """Return `x` as (rows, channels): without a copy if it is channels-last."""
     x = x.permute(0, 2, 3, 1) if x.ndim == 4 else x
     return x.contiguous().view(-1, x.shape[-1])
 
 
 def map_plan(x: Tensor, views: int) -> tuple[int, tuple[int, int, int], dict[str, int]]:
-    """Return a view's rows, and grid and block of a kernel that does each value on its own."""
+    """Return the number of a view's rows, and grid and block of an elementwise kernel."""
     channels = x.shape[1]
     rows = x.numel() // (views * channels)
     block = min(triton.next_power_of_2(channels), 64)
@@ -46,7 +28,7 @@ def map_plan(x: Tensor, views: int) -> tuple[int, tuple[int, int, int], dict[str
 
 
 class ReductionPlan:
-    """How the rows of a view are shared out among the programs of a reduction."""
+    """How the rows of a view are divided among the programs of a reduction."""
 
     def __init__(self, rows: int, channels: int, views: int) -> None:
         block = min(triton.next_power_of_2(channels), 64)
@@ -61,23 +43,23 @@ class ReductionPlan:
 
 @triton.jit
 def columns(channels, CHANNELS: tl.constexpr):
-    """Return this program's channels, their place among the statistics of its view, and which exist."""
+    """Return this program's channels, their offsets in (views, channels), and which of them exist."""
     column = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     return column, tl.program_id(2) * channels + column, column < channels
 
 
 @triton.jit
-def places(row, rows, column, channels):
-    """Return where rows of this program's view and some channels lie in a matrix of all views, and which exist."""
-    place = (tl.program_id(2).to(tl.int64) * rows + row)[:, None] * channels + column[None, :]
-    return place, (row < rows)[:, None] & (column < channels)[None, :]
+def offsets(row, rows, column, channels):
+    """Return the offsets of rows of this program's view in a matrix of all views, and which of them exist."""
+    offset = (tl.program_id(2).to(tl.int64) * rows + row)[:, None] * channels + column[None, :]
+    return offset, (row < rows)[:, None] & (column < channels)[None, :]
 
 
 @triton.jit
-def load_norm(norm, column, place, mask, eps):
-    """Return mean, 1 / standard deviation, scale and shift of some channels, as one row each."""
-    mean = tl.load(norm.mean + place, mask=mask, other=0.0)
-    inverse = 1 / tl.sqrt(tl.load(norm.variance + place, mask=mask, other=1.0) + eps)
+def load_norm(norm, column, statistic, mask):
+    """Return mean, 1 / standard deviation, scale and shift of channels as one row each; `statistic` are offsets."""
+    mean = tl.load(norm.mean + statistic, mask=mask, other=0.0)
+    inverse = 1 / tl.sqrt(tl.load(norm.variance + statistic, mask=mask, other=1.0) + norm.eps)
     scale = tl.full(column.shape, 1.0, tl.float32)
     shift = tl.full(column.shape, 0.0, tl.float32)
     if norm.weight is not None:

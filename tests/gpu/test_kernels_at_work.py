@@ -94,7 +94,7 @@ def test_batch_norm_waits_for_nothing_and_is_the_references_at_full_size(device:
         output.backward(residual.detach())
     x2, residual2, weight2 = batch()
     expected = batch_norm_relu_reference(
-        x2.float(), weight2, bias, running_mean, running_var, residual2.float(), 2, 0.1, 1e-5, True
+        x2.float(), weight2, bias, running_mean, running_var, residual2.float(), views=2
     )
     expected.backward(residual.detach().float())
     for got, exact in ((output, expected), (x.grad, x2.grad), (residual.grad, residual2.grad)):

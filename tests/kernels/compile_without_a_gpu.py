@@ -1,8 +1,7 @@
-"""A compute capability → machine code of every Triton kernel for such GPUs, and how much of it spills registers.
+"""Compiler of every Triton kernel for GPUs of a compute capability, its argument; it launches nothing, needs no GPU.
 
-Run as a program it prints a line a kernel and setting: name, bytes of machine code, bytes of spilled registers. It is a
-program of its own since Triton decides once a process whether it interprets or compiles. Nothing is launched, so no GPU
-is needed.
+It prints a line for each kernel and setting: name, bytes of machine code, bytes of spilled registers. It is a program
+of its own, since Triton decides once in a process whether it interprets or compiles.
 """
 
 import re
@@ -24,13 +23,14 @@ from simsiam.kernels import batch_norm_relu_backward_triton, batch_norm_relu_tri
 from simsiam.kernels.augment import IMAGENET_MEAN, IMAGENET_STD
 from simsiam.kernels.augment_contract import PhotometricDraws
 from simsiam.kernels.augment_triton import augment_views_triton
+from simsiam.kernels.batch_norm_relu_contract import Norm
 from simsiam.kernels.negative_cosine_triton import negative_cosine_backward_triton, negative_cosine_triton
 
 _PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
 class DriverWithoutGpu:
-    """Tells Triton what it compiles for, and nothing else."""
+    """Tells Triton the target to compile for, and nothing else."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)
@@ -46,7 +46,7 @@ class DriverWithoutGpu:
 
 
 def compile_all(capability: int) -> list[tuple[str, Any]]:
-    """Have every launcher of the project launch its kernels, and return them by name, compiled but never run."""
+    """Return every kernel of the project with its name, compiled but never run."""
     driver.set_active(DriverWithoutGpu(capability))  # pyright: ignore[reportArgumentType]
     kernels: dict[int, tuple[str, Any]] = {}
     launch: Callable[..., Any] = JITFunction.run
@@ -81,17 +81,16 @@ def _compare(dtype: torch.dtype) -> None:
 
 def _normalize(dtype: torch.dtype) -> None:
     x = torch.zeros((4, 256, 56, 56), dtype=dtype).to(memory_format=torch.channels_last)
-    statistics, weight = torch.zeros((2, 256)), torch.zeros(256)
+    norm = Norm(torch.zeros((2, 256)), torch.zeros((2, 256)), torch.zeros(256), torch.zeros(256), 1e-5)
     batch_norm_relu_triton.local_statistics(x, 2)
     for residual in (None, x):
-        batch_norm_relu_triton.normalize(x, residual, statistics, statistics, weight, weight, 1e-5, True)
-        norm = statistics, statistics, weight, weight
-        cut, sums, _ = batch_norm_relu_backward_triton.gradient_sums(x, x, residual, *norm, 1e-5, True)
-        batch_norm_relu_backward_triton.input_gradient(x, x, *norm, sums, 1, 1e-5, cut is None)
+        batch_norm_relu_triton.normalize(x, residual, norm, True)
+        cut, sums, _ = batch_norm_relu_backward_triton.gradient_sums(x, x, residual, norm, True)
+        batch_norm_relu_backward_triton.input_gradient(x, x, norm, sums, 1, cut is None)
 
 
 def spilled_bytes(ptx: str) -> int:
-    """Return how many bytes of registers the assembler had to put into memory, by its own account."""
+    """Return how many bytes of registers the assembler says that it had to put into memory."""
     architecture = re.search(r"\.target (sm_\w+)", ptx)
     assert architecture is not None
     with NamedTemporaryFile("w", suffix=".ptx") as file:

@@ -30,17 +30,9 @@ def outcome(function, given: list[Tensor | None], views: int, relu: bool, dtype:
     )
     assert x is not None
     running = torch.zeros(x.shape[1], dtype=dtype), torch.ones(x.shape[1], dtype=dtype)
-    output = function(x, weight, bias, *running, residual, views, relu)
+    output = function(x, weight, bias, *running, residual, views=views, relu=relu)
     (output * torch.linspace(-1, 1, output.numel(), dtype=dtype).view_as(output)).sum().backward()
     return [output, *running, *(each.grad for each in (x, residual, weight, bias) if each is not None)]  # type: ignore[misc]
-
-
-def kernel(x, weight, bias, mean, variance, residual, views, relu):
-    return batch_norm_relu(x, weight, bias, mean, variance, residual, views=views, relu=relu)
-
-
-def reference(x, weight, bias, mean, variance, residual, views, relu):
-    return batch_norm_relu_reference(x, weight, bias, mean, variance, residual, views, 0.1, 1e-5, relu)
 
 
 @pytest.fixture
@@ -50,12 +42,12 @@ def chunks_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("chunks_of_few_rows")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("with_residual", "affine", "relu"), itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize(("with_residual", "affine", "relu"), list(itertools.product([False, True], repeat=3)))
 @pytest.mark.parametrize("views", [1, 2, 3])
 def test_it_is_batch_norm_sum_and_relu(shape, with_residual, affine, relu, views) -> None:
     given = inputs(shape, with_residual, affine)
-    got = outcome(kernel, given, views, relu, torch.float32)
-    expected = outcome(reference, given, views, relu, torch.float64)
+    got = outcome(batch_norm_relu, given, views, relu, torch.float32)
+    expected = outcome(batch_norm_relu_reference, given, views, relu, torch.float64)
     for place, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
         torch.testing.assert_close(
             ours.double(), theirs, rtol=1e-4, atol=2e-5, msg=lambda text, at=place: f"{at}: {text}"
@@ -66,7 +58,7 @@ def test_a_mean_far_from_zero_costs_no_precision() -> None:
     given = inputs((64, 3, 8, 8), False, True, far=1000.0)
     got, expected = (
         outcome(function, given, 2, True, dtype)[0].double()
-        for function, dtype in ((kernel, torch.float32), (reference, torch.float64))
+        for function, dtype in ((batch_norm_relu, torch.float32), (batch_norm_relu_reference, torch.float64))
     )
     assert (got - expected).abs().max() < 2e-3  # a float32 of 1,000 ± 2 has that much in itself
 
@@ -78,11 +70,11 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(outcome(kernel, given, 2, True, torch.float32))
+            results.append(outcome(batch_norm_relu, given, 2, True, torch.float32))
     finally:
         torch.set_num_threads(before)
     monkeypatch.setattr(openmp_team, "_openmp", None)  # as where PyTorch has another OpenMP
-    results.append(outcome(kernel, given, 2, True, torch.float32))
+    results.append(outcome(batch_norm_relu, given, 2, True, torch.float32))
     for other in results[1:]:
         assert all(torch.equal(one, another) for one, another in zip(results[0], other, strict=True))
 
@@ -92,20 +84,20 @@ def test_a_value_that_is_no_number_stays_to_be_found(with_residual: bool) -> Non
     given = inputs((4, 3, 2, 2), with_residual, True)
     assert given[0] is not None
     given[0][0, 1, 0, 0] = torch.nan
-    output, *_, x_gradient = outcome(kernel, [*given[:2], None, None], 2, True, torch.float32)[:4]
+    output, *_, x_gradient = outcome(batch_norm_relu, [*given[:2], None, None], 2, True, torch.float32)[:4]
     assert output[:2, 1].isnan().all() and output[2:].isfinite().all() and output[:, 0].isfinite().all()
     assert x_gradient[:2, 1].isnan().any()
 
 
 def test_other_layouts_are_copied_first_and_other_types_left_to_the_reference() -> None:
     given = inputs((6, 5, 3, 2), True, True)
-    expected = outcome(kernel, given, 2, True, torch.float32)
+    expected = outcome(batch_norm_relu, given, 2, True, torch.float32)
     assert given[0] is not None and given[1] is not None
     given[:2] = given[0].contiguous(), given[1].contiguous()
-    for ours, theirs in zip(outcome(kernel, given, 2, True, torch.float32), expected, strict=True):
+    for ours, theirs in zip(outcome(batch_norm_relu, given, 2, True, torch.float32), expected, strict=True):
         assert torch.equal(ours, theirs)
-    double = outcome(kernel, given, 2, True, torch.float64)
-    assert torch.equal(double[0], outcome(reference, given, 2, True, torch.float64)[0])
+    double = outcome(batch_norm_relu, given, 2, True, torch.float64)
+    assert torch.equal(double[0], outcome(batch_norm_relu_reference, given, 2, True, torch.float64)[0])
 
 
 def test_the_operators_are_as_pytorch_wants_them() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from simsiam.kernels.batch_norm_relu import batch_norm_relu_reference, merge_statistics
+from simsiam.kernels.batch_norm_relu_contract import Norm
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -52,7 +53,7 @@ def exact(tensors: dict[str, Tensor | None], views: int, relu: bool) -> dict[str
         None if tensor is None else tensor.detach().cpu().double().requires_grad_() for tensor in tensors.values()
     )
     assert x is not None
-    output = batch_norm_relu_reference(x, weight, bias, None, None, residual, views, 0.1, 1e-5, relu)
+    output = batch_norm_relu_reference(x, weight, bias, None, None, residual, views=views, relu=relu)
     output.backward(gradient)
     blocks = x.detach().unflatten(0, (views, -1)).movedim(2, 1).flatten(2)
     return {
@@ -186,7 +187,6 @@ def test_statistics_and_sums_reduced_over_ranks_are_those_of_the_whole_batch(dev
     from simsiam.kernels.batch_norm_relu_triton import local_statistics, normalize
 
     whole = {name: tensor.detach() for name, tensor in batch((10, 7, 3, 3), device).items() if tensor is not None}
-    weight, bias = whole["weight"], whole["bias"]
     # Two ranks, with 2 and 3 images of either view.
     ranks = [
         {name: torch.cat([whole[name][part], whole[name][5:][part]]) for name in ("x", "gradient")}
@@ -196,11 +196,11 @@ def test_statistics_and_sums_reduced_over_ranks_are_those_of_the_whole_batch(dev
     counts = torch.tensor([2 * 9.0, 3 * 9.0], device=device)
     means, variances = (torch.stack(part) for part in zip(*parts, strict=True))
     mean, variance = merge_statistics(means, variances, counts)
-    settings = (mean, variance, weight, bias)
-    outputs = [normalize(rank["x"], None, *settings, 1e-5, True) for rank in ranks]
-    sums = sum(gradient_sums(rank["gradient"], rank["x"], None, *settings, 1e-5, True)[1] for rank in ranks)
+    norm = Norm(mean, variance, whole["weight"], whole["bias"], 1e-5)
+    outputs = [normalize(rank["x"], None, norm, True) for rank in ranks]
+    sums = sum(gradient_sums(rank["gradient"], rank["x"], None, norm, True)[1] for rank in ranks)
     assert isinstance(sums, Tensor)
-    gradients = [input_gradient(rank["gradient"], rank["x"], *settings, sums, 45, 1e-5, True) for rank in ranks]
+    gradients = [input_gradient(rank["gradient"], rank["x"], norm, sums, 45, True) for rank in ranks]
 
     expected = exact(batch((10, 7, 3, 3), device), 2, True)
     for name, got in (("output", outputs), ("x", gradients)):

@@ -171,4 +171,4 @@ def _batch_norm_of_two_views(x: Tensor, weight: Tensor, bias: Tensor, residual: 
 
 
 def _batch_norm_reference(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
-    return batch_norm_relu_reference(x, weight, bias, None, None, residual, 2, 0.1, 1e-5, True)
+    return batch_norm_relu_reference(x, weight, bias, None, None, residual, views=2)
