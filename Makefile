@@ -31,12 +31,12 @@ check: install ## lint, formatting, types
 test: install ## all tests that this machine can run
 	$(BIN)/pytest
 
-demo: install ## make images, convert, pretrain, evaluate, plot: a few minutes on two cores
+demo: install ## make images, convert, pretrain, evaluate, plot: a few minutes on two cores [DEMO_DIR=folder]
 	$(BIN)/simsiam demo --out $(DEMO_DIR)
 
 bench: install ## loading speed: make bench SOURCE=folder or .beton [IMAGES=the folder, to compare] (else the demo's)
 	@test -e $(SOURCE) || { echo "There is no $(SOURCE): run make demo first, or give SOURCE=."; exit 2; }
-	$(BIN)/simsiam bench loader --source $(SOURCE) --backends auto,torch --size $(SIZE) \
+	$(BIN)/simsiam bench loader $(SOURCE) --backend auto,torch --size $(SIZE) \
 	  $(if $(IMAGES),--images $(IMAGES) --baseline imagefolder-pil)
 
 docker: ## build the training image

@@ -1,5 +1,11 @@
-"""Command line → one of the commands; every mistake of the user's is one sentence and exit code 2."""
+"""Command line: runs one of the commands; every mistake of the user's is one sentence and exit code 2.
 
+A command is one line of `COMMANDS` and one file in commands/, which has the command's name, with underscores, and holds
+`run(arguments, prog) -> exit code`. It imports what it needs when it runs, so that `simsiam --help` doesn't wait for
+torch.
+"""
+
+import importlib
 import io
 import os
 import signal
@@ -10,11 +16,27 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from simsiam.pipeline.errors import RunError, UsageError
-from simsiam.train.commands.table import COMMANDS, run_command
 from simsiam.train.interruption import Interrupted, Terminated, terminate
 from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
 from simsiam.train.terminal.suggestion import nearest
 from simsiam.train.terminal.words import on_one_line
+
+COMMANDS: dict[str, str] = {
+    "doctor": "what this machine has, what is missing, and how to get it",
+    "demo": "the whole job in a few minutes, on images made for it",
+    "convert": "image folder or archives → .beton",
+    "verify": "decode everything, list what is broken",
+    "preview": "originals, crops and augmented views side by side",
+    "pretrain": "train an encoder: the main job",
+    "evaluate knn": "accuracy of nearest neighbours in a frozen encoder's features",
+    "bench loader": "images per second of the loader backends",
+    "bench convert": "images per second of convert, next to FFCV's own writer",
+    "bench step": "a training step, stage by stage, next to the usual one",
+    "bench train": "training from images to weights, next to the usual one",
+    "bench kernels": "what the fused operations take, checked first",
+    "plot": "curves of one or several runs as PNG",
+}
+"""Every command by its one or two words, in the order a newcomer meets them, with its line in `simsiam --help`."""
 
 
 def main() -> None:
@@ -45,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         if name is None:
             raise UsageError(_unknown_command(words[0]))
         return run_command(name, words[len(name.split()) :])
-    except SystemExit as stop:  # tyro's: help printed
+    except SystemExit as stop:  # after a command's help
         return stop.code if isinstance(stop.code, int) else USAGE
     except Terminated as stop:
         return _fail(_with_notes("terminated", stop), TERMINATED)
@@ -61,6 +83,12 @@ def run(arguments: Sequence[str]) -> int:
         if told is None or "SIMSIAM_TRACEBACK" in os.environ:
             raise
         return _fail(_with_notes(told[0], error), told[1])
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run a command with its arguments and return the exit code."""
+    module = importlib.import_module(f"simsiam.train.commands.{name.replace(' ', '_').replace('-', '_')}")
+    return module.run(arguments, prog=f"simsiam {name}")
 
 
 def _told(error: Exception) -> tuple[str, int] | None:

@@ -14,15 +14,18 @@ from simsiam.pipeline.plan import OnBroken
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
+Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+Stem = Literal["imagenet", "cifar"]
+Compilation = Literal["off", "default", "max-autotune"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network (arXiv 2011.10566, section 3 and appendix A)."""
 
-    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    arch: Architecture = "resnet50"
     """Encoder."""
-    stem: Literal["imagenet", "cifar"] = "imagenet"
+    stem: Stem = "imagenet"
     """First layers: 7×7 stride 2 and max-pooling, or 3×3 stride 1 for images of about 32 pixels."""
     zero_init_residual: bool = True
     """Start every residual block as the identity, as the reference does; see `simsiam.model.resnet`."""
@@ -211,7 +214,7 @@ class PretrainConfig:
     """Where to train; `auto` takes the GPU if there is one."""
     precision: PrecisionName = "auto"
     """Arithmetic of the network; `auto`: bf16 on a GPU, fp16 on one that lacks it, fp32 on a CPU. The loss is fp32."""
-    compile: Literal["off", "default", "max-autotune"] = "off"
+    compile: Compilation = "off"
     """Compile the network with torch.compile."""
     cuda_graph: bool = False
     """Capture the whole step once and replay it on the GPU: for small networks, whose launches take the longest."""

@@ -24,7 +24,7 @@ def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, A
     Raises UsageError when `out` is a file, or holds something already.
     """
     if out.is_file() or (out.exists() and any(out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder; remove it, or give another --out (with make: DEMO_DIR=…).")
+        raise UsageError(f"{out} is not an empty folder; remove it, or choose another folder.")
     workers = available_cores()
     betons = {}
     for split, count, seed in (("train", TRAIN_IMAGES, 0), ("test", TEST_IMAGES, 1)):

@@ -1,14 +1,13 @@
 """The name of a recipe, a YAML file or a run folder → the configuration it holds."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.config import PretrainConfig, flatten, to_tree
-from simsiam.train.terminal.arguments import option_names, parse
+from simsiam.train.config import PretrainConfig, flatten
+from simsiam.train.terminal.options import Option, build, options_of
 from simsiam.train.terminal.suggestion import did_you_mean
 
 _RECIPES = Path(__file__).parent / "recipes"
@@ -42,20 +41,26 @@ def load_config(file: Path) -> PretrainConfig:
 
     Raises UsageError, which names the file and the key, for unknown keys and wrong values.
     """
-    default = PretrainConfig()
-    settings = dict(flatten(_read_tree(file)))
-    keys = [_key(option) for option in option_names(default, flags=False)]
-    for key, value in settings.items():
-        if key not in keys and not (value is None and any(known.startswith(f"{key}.") for known in keys)):  # `model:`
-            raise UsageError(f"There is no key {key} in {file}{did_you_mean(key, keys, default.DECLINED)}")
-    lists = dict(flatten(to_tree(default)))
-    for key, value in settings.items():
-        if isinstance(value, list) and key in keys and not isinstance(lists[key], list):
-            raise UsageError(f"In {file}: {key} takes one value, not the list {value}.")
-    # The YAML goes through the same parser as the command line, so it is checked the same way.
-    options = [word for key, value in settings.items() if key in keys for word in _option(key, value)]
+    options = {option.key: option for option in options_of(PretrainConfig)}
+    values = {}
+    for key, value in flatten(_read_tree(file)):
+        if option := options.get(key):
+            values[key] = _read_value(option, value, file)
+        elif value is not None or not any(known.startswith(f"{key}.") for known in options):  # `model:` may be empty
+            hint = did_you_mean(key, options, PretrainConfig.DECLINED)
+            raise UsageError(f"There is no key {key} in {file}{hint}")
     try:
-        return parse(default, options, prog=str(file), flags=False, show=_key)
+        return build(PretrainConfig, values)
+    except UsageError as error:
+        raise UsageError(f"In {file}: {error}") from None
+
+
+def _read_value(option: Option, value: Any, file: Path) -> Any:
+    """Return a value of YAML, read as on the command line."""
+    if isinstance(value, list) and option.kind.length is None:
+        raise UsageError(f"In {file}: {option.key} takes one value, not the list {value}.")
+    try:
+        return option.read(list(map(str, value if isinstance(value, list) else [value])), option.key)
     except UsageError as error:
         raise UsageError(f"In {file}: {error}") from None
 
@@ -71,12 +76,3 @@ def _read_tree(file: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UsageError(f"{file} must hold keys and values, as the recipes do.")
     return tree
-
-
-def _key(option: str) -> str:
-    return option.removeprefix("--").replace("-", "_")
-
-
-def _option(key: str, value: Any) -> Iterator[str]:
-    yield f"--{key}"
-    yield from map(str, value if isinstance(value, list) else [value])

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from simsiam.pipeline.errors import ImageError, RunError, UsageError
-from simsiam.train.cli import run
-from simsiam.train.commands.table import COMMANDS
+from simsiam.train.cli import COMMANDS, run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -87,10 +86,10 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("convert {wrong}/nowhere {wrong}/out.beton", "There is no folder or file {wrong}/nowhere"),
         ("convert {images}/test {wrong}/cut.beton", "{wrong}/cut.beton"),
         ("convert {images}/test {wrong}/out.beton --quality 101", "The JPEG quality 101 must lie between 1 and 100"),
-        ("bench loader --source {images}/train --batch-size 64", "The batch size 64 is larger than the 48 images"),
-        ("bench loader --source {images}/train --device cuda", "--device cuda was asked for, but"),
+        ("bench loader {images}/train --batch-size 64", "The batch size 64 is larger than the 48 images"),
+        ("bench loader {images}/train --device cuda", "--device cuda was asked for, but"),
         ("demo --out {wrong}/notes.txt", "notes.txt is not an empty folder; remove it, or"),
-        ("demo --out {images}", "{images} is not an empty folder; remove it, or give another --out"),
+        ("demo --out {images}", "{images} is not an empty folder; remove it, or choose another folder."),
         ("pretrian", "There is no command 'pretrian'. Did you mean pretrain? Run simsiam --help"),
         ("--versoin", "There is no option '--versoin'. Did you mean --version? Run simsiam --help"),
         ("xyzzy", "There is no command 'xyzzy'. Run simsiam --help for the list"),
@@ -126,7 +125,7 @@ def test_mistake_is_told_in_one_sentence(
         ("pretrain custom --model.arch resnet19", "resnet18"),
         ("preview x --sizes 3", "--size"),
         ("evaluate knn run", "--train"),
-        ("bench loader --source x --backends dally", "torch"),
+        ("bench loader x --backend dally", "torch"),
         ("convert x", "OUT"),
     ],
 )

@@ -56,6 +56,6 @@ def test_train_and_test_images_differ(config: PretrainConfig, run_dir: Path) -> 
 def test_folder_that_is_not_empty_is_left_alone(config: PretrainConfig, run_dir: Path) -> None:
     run_dir.mkdir()
     (run_dir / "mine.txt").touch()
-    with pytest.raises(UsageError, match=f"{run_dir} is not an empty folder; remove it, or give another --out"):
+    with pytest.raises(UsageError, match=f"{run_dir} is not an empty folder; remove it, or choose another"):
         run_demo(config, run_dir, Console(file=StringIO()))
     assert [path.name for path in run_dir.iterdir()] == ["mine.txt"]

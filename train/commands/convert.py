@@ -1,14 +1,17 @@
 """`simsiam convert`: a set of images, whatever holds it → one .beton file."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
-from simsiam.train.terminal.arguments import call
+from simsiam.pipeline.beton.transcode import Transcoding
+from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.console import show_progress
+from simsiam.train.terminal.exit_codes import DONE
+from simsiam.train.terminal.options import INLINE
 from simsiam.train.terminal.output_file import check_output
 from simsiam.train.terminal.words import counted, on_one_line
 
@@ -19,56 +22,48 @@ _MOST_LINES = 20
 """Images left out that are named on the screen."""
 
 
-def convert(
-    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")],
-    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
-    max_side: int | None = 500,
-    quality: int = 90,
-    workers: int | None = None,
-    overwrite: bool = False,
-    apply_orientation: bool = False,
-    reencode: bool = False,
-    check: Literal["markers", "full"] = "markers",
-    devkit: Path | None = None,
-) -> None:
-    """Turn a set of images into one .beton file (FFCV 1.0), with a manifest beside it.
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Turn a set of images into one .beton file (FFCV 1.0), with a manifest next to it.
 
-    What needs no change is copied. Whatever ended a conversion, the same command goes on.
-
-    Args:
-        source: Folder of images, whose sub-folders are the classes; ImageNet's tars; WebDataset shards; parquet files.
-        out: The file to write, ending in .beton.
-        max_side: Reduce images whose longer side is above this many pixels; None keeps every size.
-        quality: JPEG quality, 1 to 100.
-        workers: Processes; by default one for each core this program may use.
-        overwrite: Replace an existing file.
-        apply_orientation: Rotate images as their EXIF data says; by default pixels are kept as stored.
-        reencode: Encode every image anew; by default a usual baseline JPEG that needs no change is copied.
-        check: Look at copied JPEGs by their markers, which finds those cut short, or decode them in full.
-        devkit: ImageNet's development kit, where its validation tar doesn't lie beside it.
+    What needs no change is copied. Whatever ended a conversion, the same command resumes it.
     """
+
+    source: Path
+    """Folder of images, whose sub-folders are the classes; ImageNet's tars; WebDataset shards; parquet files."""
+    out: Path
+    """The file to write, ending in .beton."""
+    how: Transcoding = field(default=Transcoding(), metadata=INLINE)
+    devkit: Path | None = None
+    """ImageNet's development kit, if its validation tar isn't in the same folder."""
+    workers: int | None = None
+    """Processes; by default one for each core this program may use."""
+    overwrite: bool = False
+    """Replace an existing file."""
+
+
+def run(arguments: Sequence[str], prog: str) -> int:
+    """Convert, and print what was done."""
+    options = parse(ConvertOptions, arguments, prog)
     from simsiam.pipeline.beton.convert import convert
     from simsiam.pipeline.sources.open_records import open_records
 
-    check_output(out, ".beton")
+    check_output(options.out, ".beton")
     console = Console()
     with show_progress(console, "Listing", "tars") as progress:
-        images = open_records(source, devkit=devkit, progress=progress)
+        images = open_records(options.source, devkit=options.devkit, progress=progress)
     with show_progress(console, "Converting", "images") as progress:
         conversion = convert(
             images,
-            out,
-            max_side=max_side,
-            quality=quality,
-            workers=workers,
-            overwrite=overwrite,
-            apply_orientation=apply_orientation,
-            reencode=reencode,
-            check=check,
+            options.out,
+            **vars(options.how),
+            workers=options.workers,
+            overwrite=options.overwrite,
             progress=progress,
         )
-    for line in _summary(conversion, len(images), check):
+    for line in _summary(conversion, len(images), options.how.check):
         console.print(on_one_line(line), highlight=False, markup=False, soft_wrap=True)
+    return DONE
 
 
 def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]:
@@ -95,8 +90,3 @@ def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]
         yield f"{counted(len(skipped), 'image was', 'images were')} left out" + (
             f"; {manifest_path(out)} lists them all" if len(skipped) > _MOST_LINES else ""
         )
-
-
-def run(arguments: Sequence[str], prog: str) -> int:
-    """Read the options from the command line and do it; returns the exit code."""
-    return call(convert, arguments, prog)

@@ -1,60 +1,48 @@
-"""`simsiam evaluate knn`: a checkpoint and labelled images → the accuracy of nearest neighbours."""
+"""`simsiam evaluate knn`: the accuracy of nearest neighbours in the features of a checkpoint."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 
 from simsiam.train.config import DeviceName
-from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.console import show_progress
+from simsiam.train.terminal.exit_codes import DONE
 
 
-def evaluate_knn(
-    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")],
-    train: Path,
-    test: Path,
-    k: int | None = None,
-    temperature: float | None = None,
-    size: int | None = None,
-    short_side: int | None = None,
-    device: DeviceName = "auto",
-    workers: int | None = None,
-) -> None:
-    """Classify images by their nearest neighbours in the frozen encoder's features.
+@dataclass(frozen=True)
+class EvaluateKnnOptions:
+    """Classify images by their nearest neighbours in the frozen encoder's features."""
 
-    Args:
-        checkpoint: A checkpoint, or a run folder, whose newest checkpoint is taken.
-        train: Labelled images that neighbours are looked for in; folder or .beton.
-        test: Labelled images to classify; folder or .beton.
-        k: Neighbours that vote; by default as in the run.
-        temperature: A vote weighs exp(cosine similarity / temperature); by default as in the run.
-        size: Height and width of the centre crop; by default as in the run.
-        short_side: Resize the shorter side to this first; by default as in the run.
-        device: auto, cpu or cuda.
-        workers: Loader processes; by default one for each core this program may use.
-    """
+    checkpoint: Path
+    """A checkpoint, or a run folder, whose newest checkpoint is taken."""
+    train: Path = field(kw_only=True)
+    """Labelled images among which neighbours are searched; folder or .beton."""
+    test: Path = field(kw_only=True)
+    """Labelled images to classify; folder or .beton."""
+    k: int | None = None
+    """Neighbours that vote; by default as in the run."""
+    temperature: float | None = None
+    """A vote weighs exp(cosine similarity / temperature); by default as in the run."""
+    size: int | None = None
+    """Height and width of the centre crop in pixels; by default as in the run."""
+    short_side: int | None = None
+    """Resize the shorter side to this many pixels first; by default as in the run."""
+    device: DeviceName = "auto"
+    """Where to run; `auto` takes the GPU if there is one."""
+    workers: int | None = None
+    """Loader processes; by default one for each core this program may use."""
+
+
+def run(arguments: Sequence[str], prog: str) -> int:
+    """Measure the accuracy and print it."""
+    options = parse(EvaluateKnnOptions, arguments, prog)
     from simsiam.train.evaluation.knn import evaluate_checkpoint
 
     console = Console()
     with show_progress(console, "Extracting features", "images") as progress:
-        accuracy, k, temperature = evaluate_checkpoint(
-            checkpoint,
-            train,
-            test,
-            k=k,
-            temperature=temperature,
-            size=size,
-            short_side=short_side,
-            device=device,
-            workers=workers,
-            progress=progress,
-        )
+        accuracy, k, temperature = evaluate_checkpoint(**vars(options), progress=progress)
     console.print(f"kNN accuracy: {100 * accuracy:.2f} %  (k {k}, temperature {temperature:g})", highlight=False)
-
-
-def run(arguments: Sequence[str], prog: str) -> int:
-    """Read the options from the command line and do it; returns the exit code."""
-    return call(evaluate_knn, arguments, prog)
+    return DONE

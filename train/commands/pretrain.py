@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +11,7 @@ from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.exit_codes import DONE
+from simsiam.train.terminal.run_summary import print_summary
 
 
 def run(arguments: Sequence[str], prog: str) -> int:
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
 
 
 @dataclass(frozen=True)
-class _Options(PretrainConfig):
+class PretrainOptions(PretrainConfig):
     """Pretrain an encoder with SimSiam (arXiv 2011.10566)."""
 
     print_config: bool = False
@@ -56,7 +56,7 @@ class _Options(PretrainConfig):
 
 def _parse(options: Sequence[str], config: PretrainConfig, prog: str) -> tuple[PretrainConfig, bool]:
     """Apply the options to a configuration; the second value says whether it is only to be printed."""
-    settings = vars(parse(_Options(**vars(config)), options, prog)).copy()
+    settings = dict(vars(parse(PretrainOptions(**vars(config)), options, prog)))
     print_config = settings.pop("print_config")
     return PretrainConfig(**settings), print_config
 
@@ -73,22 +73,3 @@ def _explain(prog: str) -> int:
     )
     _parse(["--help"], PretrainConfig(), prog=f"{prog} RECIPE")
     return DONE
-
-
-def print_summary(summary: dict[str, Any], run_dir: Path, console: Console) -> None:
-    """Print the kNN accuracy, where it was measured, and where everything lies."""
-    if "knn_random" in summary and "knn" in summary:
-        console.print(
-            f"kNN accuracy: {100 * summary['knn_random']:.2f} % at random initialisation,"
-            f" {100 * summary['knn']:.2f} % trained",
-            highlight=False,
-        )
-    for what, name in (
-        ("Contact sheet", "plots/views.png"),
-        ("Curves", "plots/curves.png"),
-        ("Report", "report.html"),
-        ("Summary", "summary.json"),
-        ("Checkpoints", "checkpoints"),
-    ):
-        if (run_dir / name).exists():
-            console.print(f"{what}: {run_dir / name}", highlight=False, markup=False, soft_wrap=True)

@@ -1,15 +1,15 @@
-"""`simsiam verify`: a set of images → every broken one with the reason, and exit code 1 if there is any."""
+"""`simsiam verify`: every broken image of a set with the reason, and exit code 1 if there is any."""
 
-import json as json_format
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
-from simsiam.train.terminal.arguments import call
+from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.console import show_progress
 from simsiam.train.terminal.exit_codes import DONE, FAILED
 from simsiam.train.terminal.output_file import check_output
@@ -21,37 +21,41 @@ if TYPE_CHECKING:  # --help must not pay for what decodes
 _CHECKSUMS = {
     None: "",
     True: "every byte was compared with the manifest's checksums",
-    False: "there is no manifest beside it, so that no checksum was compared",
+    False: "there is no manifest next to it, so no checksum was compared",
 }
 
 
-def verify(
-    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")],
-    devkit: Path | None = None,
-    workers: int | None = None,
-    json: Path | None = None,
-) -> int:
-    """Decode every image and list the broken ones. Exit code 1 if there is one.
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Decode every image and list the broken ones. Exit code 1 if there is one."""
 
-    Args:
-        path: Folder of images, .beton file, tars, or parquet files, as of `convert`.
-        devkit: ImageNet's development kit, where its validation tar doesn't lie beside it.
-        workers: Processes; by default one for each core this program may use.
-        json: Write what was found to this file, too.
-    """
+    source: Path
+    """Folder of images, .beton file, tars, or parquet files, as for `convert`."""
+    devkit: Path | None = None
+    """ImageNet's development kit, if its validation tar isn't in the same folder."""
+    workers: int | None = None
+    """Processes; by default one for each core this program may use."""
+    json: Path | None = None
+    """Also write what was found to this file."""
+
+
+def run(arguments: Sequence[str], prog: str) -> int:
+    """Print what was found."""
+    options = parse(VerifyOptions, arguments, prog)
     from simsiam.pipeline.atomic_write import write_text_atomically
     from simsiam.pipeline.beton.verify import verify
 
-    if json:
-        check_output(json, ".json")
+    if options.json:
+        check_output(options.json, ".json")
     console = Console()
-    found = verify(path, devkit=devkit, workers=workers, show=partial(show_progress, console))
+    show = partial(show_progress, console)
+    found = verify(options.source, devkit=options.devkit, workers=options.workers, show=show)
     lines = [f"broken: {name}: {reason}" for name, reason in found.broken]
     lines += [f"damaged: {damage}" for damage in found.damaged]
     for line in [*lines, _summary(found)]:
         console.print(on_one_line(line), highlight=False, markup=False, soft_wrap=True)
-    if json:
-        write_text_atomically(json, json_format.dumps(_document(found), indent=1) + "\n")
+    if options.json:
+        write_text_atomically(options.json, json.dumps(_document(found), indent=1) + "\n")
     return DONE if found.whole else FAILED
 
 
@@ -80,8 +84,3 @@ def _document(found: "Verification") -> dict[str, object]:
         "seconds": round(found.seconds, 3),
         "images_per_second": round(found.images_per_second, 1),
     }
-
-
-def run(arguments: Sequence[str], prog: str) -> int:
-    """Read the options from the command line and do it; returns the exit code."""
-    return call(verify, arguments, prog)

@@ -1,144 +1,93 @@
-"""The arguments of a command → a call of its function or a configuration, or one sentence on what is wrong."""
+"""Arguments of a command → its settings, a dataclass; or one sentence on what is wrong.
 
-import dataclasses
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import takewhile
-from types import MappingProxyType
-from typing import Annotated, Any, NoReturn, TypeVar, get_origin
+Weighed were tyro (the wording of its errors can be changed through a private module alone), cyclopts (an option given
+sets the others back to the class's defaults, not to a recipe's) and jsonargparse (no `--no-…`, no dashes in names).
+What is asked for here, also of YAML, takes each option's name, type and docstring, and with these little is left to do.
+"""
 
-import tyro
-from tyro import _errors  # tyro's structured parse errors; private, so pyproject.toml names its exact version
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING
+from typing import TypeVar
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.terminal.exit_codes import DONE
+from simsiam.train.terminal.help import print_help
+from simsiam.train.terminal.options import Option, build, options_of
 from simsiam.train.terminal.suggestion import did_you_mean
 
-Configuration = TypeVar("Configuration")
-
-_KINDS = {
-    "INT": "a whole number",
-    "{None}|INT": "a whole number or None",
-    "FLOAT": "a number",
-    "FLOAT FLOAT": "two numbers",
-    "FLOAT FLOAT FLOAT": "three numbers",
-}
+Settings = TypeVar("Settings")
 
 
-def call(function: Callable[..., int | None], arguments: Sequence[str], prog: str) -> int:
-    """Call a function whose parameters are the options of the command `prog`; returns the exit code.
+def parse(settings: type[Settings] | Settings, arguments: Sequence[str], prog: str) -> Settings:
+    """Return the settings that the arguments of the command `prog` come to.
 
-    Raises UsageError, with the nearest right name, when the arguments don't fit.
+    `settings` is a dataclass, or an instance whose values are the defaults. A bool is switched by `--name` and
+    `--no-name`; the values of a tuple are joined by commas, or given as so many words if its length is fixed; an
+    option's name may have underscores for dashes; of an option given twice the last one counts.
+
+    Raises UsageError, with the nearest right name, when the arguments don't fit; SystemExit once help is printed. A
+    class attribute `DECLINED` of the dataclass says why there are no options of certain names; see `did_you_mean`.
     """
-    with _errors.on_parse_error(_Refusal(arguments, list(_options_of_function(function)), str)):
-        return tyro.cli(function, args=list(arguments), prog=prog) or DONE
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print_help(settings, prog)
+        raise SystemExit(DONE)
+    options = list(options_of(settings))
+    by_name = {name: option for option in options for name in option.names if not option.positional}
+    for name in (word.partition("=")[0] for word in arguments if _is_name(word)):
+        if _dashed(name) not in by_name:
+            hint = did_you_mean(name, by_name, getattr(settings, "DECLINED", {}))
+            raise UsageError(f"There is no option {name}{hint} {prog} --help lists them.")
+    values = {option.key: option.read(words) for option, words in _given(arguments, options, by_name, prog)}
+    missing = [option.name for option in options if option.default is MISSING and option.key not in values]
+    if missing:
+        raise UsageError(f"{prog} needs {' and '.join(missing)}; see {prog} --help.")
+    return build(settings, values)
 
 
-def parse(
-    default: Configuration,
-    arguments: Sequence[str],
-    prog: str,
-    *,
-    flags: bool = True,
-    show: Callable[[str], str] = str,
-) -> Configuration:
-    """Return `default`, a dataclass, with the values that the options `arguments` give.
-
-    With `flags` a bool is switched by `--name` and `--no-name`, else given as `--name True`. Raises UsageError, with
-    the nearest right name and what `show` makes of an option, when the arguments don't fit. A class attribute
-    `DECLINED` of the dataclass says why there are no options of certain names; see `did_you_mean`.
-    """
-    kind: type[Configuration] = type(default)
-    refusal = _Refusal(arguments, list(option_names(default, flags)), show, getattr(kind, "DECLINED", {}))
-    with _errors.on_parse_error(refusal):
-        return tyro.cli(
-            kind,
-            args=list(arguments),
-            default=default,
-            prog=prog,
-            config=() if flags else (tyro.conf.FlagConversionOff,),
-        )
-
-
-def option_names(config: Any, flags: bool = True, prefix: str = "") -> Iterator[str]:
-    """Yield the options of a dataclass as tyro names them: `--data.path`, `--batch-size`, with `flags` `--no-…`."""
-    for field in dataclasses.fields(config):
-        yield from _options_of(field.name, getattr(config, field.name), flags, prefix)
+def _given(
+    arguments: Sequence[str], options: Sequence[Option], by_name: dict[str, Option], prog: str
+) -> Iterator[tuple[Option, list[str]]]:
+    """Yield each option with the words given for it, then the arguments by position."""
+    remaining, loose, last = deque(arguments), deque[str](), None
+    while remaining:
+        word = remaining.popleft()
+        if not _is_name(word):
+            loose.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        last = by_name[_dashed(name)]
+        if not last.off_name:
+            yield last, [value] if equals else list(_following(remaining, last.kind.length or 1))
+        elif not equals:
+            yield last, [str(_dashed(name) == last.name)]
+        else:
+            raise UsageError(f"{name} takes no value; give {last.name} or {last.off_name}.")
+    for option in (option for option in options if option.positional):
+        several = option.kind.length == 0
+        if loose or several:
+            yield option, [loose.popleft() for _ in range(len(loose) if several else 1)]
+    if loose:
+        advice = f"join the values of {last.name} by commas" if last and last.kind.length == 0 else f"see {prog} --help"
+        raise UsageError(f"The argument {loose[0]} is one too many; {advice}.")
 
 
-def _options_of_function(function: Callable[..., Any]) -> Iterator[str]:
-    for parameter in inspect.signature(function).parameters.values():
-        if get_origin(parameter.annotation) is not Annotated:  # tyro.conf.Positional
-            yield from _options_of(parameter.name, parameter.default, flags=True)
+def _following(remaining: deque[str], most: int) -> Iterator[str]:
+    """Take the next words, up to the name of an option; one with commas holds all values."""
+    for _ in range(most):
+        if not remaining or _is_name(remaining[0]):
+            return
+        word = remaining.popleft()
+        yield word
+        if "," in word:
+            return
 
 
-def _options_of(name: str, default: Any, flags: bool, prefix: str = "") -> Iterator[str]:
-    name = name.replace("_", "-")
-    if dataclasses.is_dataclass(default):
-        yield from option_names(default, flags, f"{prefix}{name}.")
-        return
-    yield f"--{prefix}{name}"
-    if flags and isinstance(default, bool):
-        yield f"--{prefix}no-{name}"
+def _is_name(word: str) -> bool:
+    """Whether a word is meant for an option, and is no negative number or path."""
+    return re.match(r"--|-[a-zA-Z]", word) is not None
 
 
-def split_at_commas(arguments: Sequence[str], names: Collection[str]) -> list[str]:
-    """Return the arguments with `torch,ffcv` made two, where a part is among `names`."""
-    split = (argument.split(",") for argument in arguments)
-    return [word for parts in split for word in ([",".join(parts)] if set(names).isdisjoint(parts) else parts)]
-
-
-class _Refusal:
-    """What tyro calls instead of printing a box: raises UsageError with one sentence."""
-
-    def __init__(
-        self,
-        arguments: Sequence[str],
-        options: Sequence[str],
-        show: Callable[[str], str],
-        declined: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        self._arguments, self._options, self._show, self._declined = arguments, options, show, declined
-
-    def __call__(self, event: _errors.ParseErrorEvent, /) -> NoReturn:
-        raise UsageError(self._unknown_option(event.prog) or self._sentence(event))
-
-    def _unknown_option(self, prog: str) -> str | None:
-        # Asked first, since tyro may take what follows a misspelt option for something else, and complain of that.
-        for argument in self._arguments:
-            name = argument.partition("=")[0]
-            if name.startswith("--") and name.replace("_", "-") not in self._options:
-                hint = did_you_mean(name, self._options, self._declined)
-                return f"There is no option {name}{hint} {prog} --help lists them."
-        return None
-
-    def _sentence(self, event: _errors.ParseErrorEvent) -> str:
-        match event:
-            case _errors.UnrecognizedArgs():
-                return f"The argument {event.tokens[0]} is one too many; see {event.prog} --help."
-            case _errors.MissingArgs():
-                missing = " and ".join(_name(each.arg) for each in event.missing_arguments)
-                return f"{event.prog} needs {missing}; see {event.prog} --help."
-            case _errors.InvalidChoice():
-                name, choices = self._show(_name(event.argument)), ", ".join(event.choices)
-                return f"{name} is one of {choices}, not {event.value}."
-            case _errors.InstantiationFailure(argument=None):
-                return event.message  # of a check of ours, in __post_init__
-            case _errors.BadValue() | _errors.InstantiationFailure():
-                name, kind = _name(event.argument), str(event.argument.lowered.metavar)
-                given = " ".join(self._given(name, event.argument.lowered.nargs)) or "nothing"
-                return f"{self._show(name)} takes {_KINDS.get(kind, kind)}, not {given}."
-        return f"These arguments don't fit ({type(event).__name__}); see {event.prog} --help."
-
-    def _given(self, name: str, count: Any) -> Sequence[str]:
-        """Return the values that an option was given, at most `count`."""
-        for place, argument in reversed(list(enumerate(self._arguments, start=1))):
-            option, equals, value = argument.partition("=")
-            if option.replace("_", "-") == name:
-                following = self._arguments[place : place + count]
-                return [value] if equals else list(takewhile(lambda word: not word.startswith("--"), following))
-        return []
-
-
-def _name(argument: Any) -> str:
-    return str(argument.lowered.metavar) if argument.is_positional() else argument.lowered.name_or_flags[0]
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

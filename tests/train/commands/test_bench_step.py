@@ -74,7 +74,7 @@ def test_the_closing_sentence_is_about_the_first_row_that_is_not_the_peer(capsys
 def test_bench_train_shows_the_ceiling_and_a_gpus_memory_bound(
     asked: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = f"--source {tmp_path} --backend torch --workers 3 --rows ours,peer-amp --images {tmp_path}"
+    options = f"{tmp_path} --backend torch --workers 3 --rows ours,peer-amp --images {tmp_path}"
     assert run(["bench", "train", *options.split()]) == 0
     data = asked["config"].data
     assert (data.path, data.backend, data.workers, asked["images"]) == (tmp_path, "torch", 3, tmp_path)

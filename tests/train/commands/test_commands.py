@@ -121,8 +121,8 @@ def test_demo_does_the_whole_job(run_dir: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_bench_loader_writes_json(tiny_images: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "bench.json"
-    options = f"--backends torch,resident --batch-size 8 --size 16 --workers 0 --seconds 0.05 --device cpu --json {out}"
-    assert run(["bench", "loader", "--source", str(tiny_images / "train"), *options.split()]) == 0
+    options = f"--backend torch,resident --batch-size 8 --size 16 --workers 0 --seconds 0.05 --device cpu --json {out}"
+    assert run(["bench", "loader", str(tiny_images / "train"), *options.split()]) == 0
     written = json.loads(out.read_text())
     assert [result["name"] for result in written["results"]] == ["torch", "resident", "synthetic"]
     assert written["environment"]["packages"]["torch"]

@@ -83,7 +83,7 @@ def test_the_summary_says_whether_there_were_checksums(beton, capsys):
     assert "every byte was compared" in capsys.readouterr().out
     manifest_path(beton).unlink()
     assert run([str(beton)], "simsiam verify") == 0
-    assert "there is no manifest beside it" in capsys.readouterr().out
+    assert "there is no manifest" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("what", "code"), [("half.beton", 1), ("nowhere", 2)])

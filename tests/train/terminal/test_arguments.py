@@ -1,24 +1,18 @@
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
 import pytest
-import tyro
-from tyro import _errors
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.terminal.arguments import call, option_names, parse, split_at_commas
+from simsiam.train.terminal.arguments import parse
 
 
 @dataclass(frozen=True)
 class Inner:
     kind: Literal["plain", "fancy"] = "plain"
-    """Kind."""
     bounds: tuple[float, float] = (0.0, 1.0)
-    """Bounds."""
     share: float = 0.5
-    """Share."""
 
     def __post_init__(self) -> None:
         if self.share > 1:
@@ -28,62 +22,70 @@ class Inner:
 @dataclass(frozen=True)
 class Settings:
     steps: int = 3
-    """Steps."""
     limit: int | None = None
-    """Limit."""
     quiet: bool = False
-    """Quiet."""
     long_name: str = ""
-    """Long."""
+    rows: tuple[Literal["ours", "theirs"], ...] = ("ours",)
     inner: Inner = field(default_factory=Inner)
 
 
-def command(
-    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")],
-    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
-    quality: int = 90,
-    overwrite: bool = False,
-    inner: Inner = Inner(),
-) -> int:
-    """Do it.
+@dataclass(frozen=True)
+class Command:
+    """Do it."""
 
-    Args:
-        source: From.
-        out: To.
-        quality: How well.
-        overwrite: Whether.
-        inner: More.
-    """
-    return quality
+    source: Path
+    out: Path
+    quality: int = 90
+    overwrite: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+
+@dataclass(frozen=True)
+class Several:
+    files: tuple[Path, ...]
+    by: str = field(kw_only=True)
+    out: Path = Path("out")
+
+    DECLINED: ClassVar[dict[str, str]] = {"sort": "Files keep their order."}
 
 
 def test_options_reach_their_fields() -> None:
-    options = "--steps 4 --quiet --inner.bounds -1 2 --inner.kind=fancy --long_name x"
+    options = "--steps 4 --quiet --inner.bounds -1 2 --inner.kind=fancy --long_name x --rows theirs,ours"
     settings = parse(Settings(limit=7), options.split(), "prog")
-    assert settings == Settings(4, 7, True, "x", Inner("fancy", (-1.0, 2.0)))
+    assert settings == Settings(4, 7, True, "x", ("theirs", "ours"), Inner("fancy", (-1.0, 2.0)))
 
 
-def test_function_is_called_and_gives_the_exit_code() -> None:
-    assert call(command, ["a", "b", "--quality", "3", "--inner.share", "0.1"], "prog") == 3
-    assert call(command, ["a", "b", "--quality", "0"], "prog") == 0
+def test_a_dataclass_gives_its_own_defaults_and_an_instance_its_values() -> None:
+    assert parse(Settings, [], "prog") == Settings()
+    assert parse(Settings(steps=9, inner=Inner("fancy")), ["--inner.share", "1"], "prog") == Settings(
+        9, inner=Inner("fancy", share=1.0)
+    )
 
 
-def test_bools_without_flags_take_a_value() -> None:
-    assert parse(Settings(), ["--quiet", "True"], "prog", flags=False).quiet is True
-    with pytest.raises(UsageError, match=re.escape("quiet is one of True, False, not maybe.")):
-        parse(Settings(), ["--quiet", "maybe"], "prog", flags=False, show=lambda option: option[2:])
+def test_bools_are_switched_and_the_last_of_two_counts() -> None:
+    assert parse(Settings(quiet=True), ["--no-quiet"], "prog").quiet is False
+    assert parse(Settings, ["--quiet", "--no-quiet", "--steps", "1", "--steps", "2"], "prog") == Settings(2)
 
 
-def test_names_of_options_are_tyros() -> None:
-    names = list(option_names(Settings()))
-    for name in (names, ["--inner.kind", "--long-name", "--no-quiet"]):
-        assert set(name) <= set(names)
-    # Each is known to tyro: what it complains of is the value, if anything.
-    for name in names:
-        with pytest.raises(UsageError) as refusal:
-            parse(Settings(), [name, "a", "b", "c"], "prog")
-        assert "There is no option" not in str(refusal.value)
-    assert "--no-quiet" not in option_names(Settings(), flags=False)
+def test_none_is_a_value_where_it_may_be_one() -> None:
+    assert parse(Settings(limit=7), ["--limit", "None"], "prog").limit is None
+
+
+def test_numbers_of_a_tuple_may_be_joined_by_commas_or_be_words() -> None:
+    for words in (["-1e-3,2"], ["-1e-3", "2"]):
+        assert parse(Settings, ["--inner.bounds", *words], "prog").inner.bounds == (-1e-3, 2.0)
+
+
+def test_arguments_by_position_stand_anywhere_between_options() -> None:
+    for words in (
+        "a b --quality 3",
+        "--quality 3 a b",
+        "a --quality=3 b",
+        "a --overwrite b --quality 3 --no-overwrite",
+    ):
+        assert parse(Command, words.split(), "prog") == Command(Path("a"), Path("b"), 3)
+    assert parse(Several, ["a,1", "b", "--by", "x", "c"], "prog").files == (Path("a,1"), Path("b"), Path("c"))
+    assert parse(Several, ["--by", "x"], "prog").files == ()
 
 
 @pytest.mark.parametrize(
@@ -91,21 +93,30 @@ def test_names_of_options_are_tyros() -> None:
     [
         ("--step 4", "There is no option --step; did you mean --steps? prog --help lists them."),
         ("--step=4", "There is no option --step; did you mean --steps? prog --help lists them."),
+        ("-steps 4", "There is no option -steps; did you mean --steps? prog --help lists them."),
         ("--share 4", "There is no option --share; did you mean --inner.share? prog --help lists them."),
         ("--xyzzy", "There is no option --xyzzy. prog --help lists them."),
         ("--inner x", "There is no option --inner; did you mean --inner.kind? prog --help lists them."),
+        ("--steps x --xyzzy", "There is no option --xyzzy. prog --help lists them."),
         ("--quiet yes", "The argument yes is one too many; see prog --help."),
+        ("--quiet=yes", "--quiet takes no value; give --quiet or --no-quiet."),
         ("--steps 3 4", "The argument 4 is one too many; see prog --help."),
         ("--steps x", "--steps takes a whole number, not x."),
         ("--steps=x", "--steps takes a whole number, not x."),
         ("--steps 4 --steps 1.5", "--steps takes a whole number, not 1.5."),
         ("--steps", "--steps takes a whole number, not nothing."),
+        ("--steps=", "--steps takes a whole number, not nothing."),
         ("--steps --quiet", "--steps takes a whole number, not nothing."),
         ("--limit x", "--limit takes a whole number or None, not x."),
         ("--inner.share x", "--inner.share takes a number, not x."),
         ("--inner.bounds 1", "--inner.bounds takes two numbers, not 1."),
         ("--inner.bounds 1 x", "--inner.bounds takes two numbers, not 1 x."),
+        ("--inner.bounds 1,2,3", "--inner.bounds takes two numbers, not 1 2 3."),
         ("--inner.kind fanzy", "--inner.kind is one of plain, fancy, not fanzy."),
+        ("--rows ours,them", "--rows is one of ours, theirs, or several of them, not them."),
+        ("--rows --quiet", "--rows is one of ours, theirs, or several of them, not nothing."),
+        ("--rows=", "--rows is one of ours, theirs, or several of them, not nothing."),
+        ("--rows ours theirs", "The argument theirs is one too many; join the values of --rows by commas."),
         ("--inner.share 2", "inner.share is 2.0; give at most 1."),
     ],
 )
@@ -123,41 +134,33 @@ def test_mistake_is_one_sentence(options: str, sentence: str) -> None:
         ("a b c", "The argument c is one too many; see prog --help."),
         ("a --qualty 3", "There is no option --qualty; did you mean --quality? prog --help lists them."),
         ("a b --source c", "There is no option --source. prog --help lists them."),
+        ("a b --overwrite=", "--overwrite takes no value; give --overwrite or --no-overwrite."),
         ("a b --inner.share 2", "inner.share is 2.0; give at most 1."),
     ],
 )
-def test_mistake_in_a_functions_arguments_is_one_sentence(arguments: str, sentence: str) -> None:
+def test_mistake_in_a_command_with_arguments_by_position_is_one_sentence(arguments: str, sentence: str) -> None:
     with pytest.raises(UsageError) as refusal:
-        call(command, arguments.split(), "prog")
+        parse(Command, arguments.split(), "prog")
     assert str(refusal.value) == sentence
 
 
-def test_error_of_the_function_itself_passes() -> None:
-    def fails() -> int:
-        raise ValueError("from within")
-
-    with pytest.raises(ValueError, match="from within") as error:
-        call(fails, [], "prog")
-    assert error.type is ValueError
+def test_path_is_not_empty() -> None:
+    for words in (["a", "--by=x", "--out="], ["a", "--by=x", "--out"]):
+        with pytest.raises(UsageError, match=r"^--out takes a path, not nothing\.$"):
+            parse(Several, words, "prog")
 
 
-def test_kind_of_mistake_that_tyro_adds_later_is_a_sentence_too() -> None:
-    class Later(_errors.ParseErrorEvent):
-        pass
-
-    hook = _errors._parse_error_hook
-
-    def fires() -> None:
-        event_hook = hook.get()
-        assert event_hook is not None
-        event_hook(Later("prog"))
-
-    with pytest.raises(UsageError, match=r"These arguments don't fit \(Later\); see prog --help\."):
-        call(fires, [], "prog")
+def test_required_option_and_option_that_is_missing_on_purpose() -> None:
+    with pytest.raises(UsageError, match=r"^prog needs --by; see prog --help\.$"):
+        parse(Several, ["a"], "prog")
+    with pytest.raises(UsageError, match=r"^There is no option --sorted\. Files keep their order\. prog --help"):
+        parse(Several, ["a", "--sorted"], "prog")
 
 
-def test_names_are_split_at_commas_and_nothing_else_is() -> None:
-    words = ["--backend", "torch,ffcv", "a,b.png", "dali", "torch,nonsense"]
-    assert split_at_commas(words, ("torch", "ffcv", "dali")) == [
-        *("--backend", "torch", "ffcv", "a,b.png", "dali", "torch", "nonsense"),
-    ]
+@pytest.mark.parametrize("words", ["--help", "-h", "--xyzzy -h", "a b c --help"])
+def test_help_comes_before_every_complaint(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(Command, words.split(), "prog")
+    assert stop.value.code == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("usage: prog SOURCE OUT [options]\n") and said.err == ""
