@@ -9,7 +9,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.terminal.exit_codes import DONE
@@ -34,12 +34,9 @@ def parse(settings: type[Settings] | Settings, arguments: Sequence[str], prog: s
         print_help(settings, prog)
         raise SystemExit(DONE)
     options = list(options_of(settings))
-    by_name = {name: option for option in options for name in option.names if not option.positional}
-    for name in (word.partition("=")[0] for word in arguments if _is_name(word)):
-        if _dashed(name) not in by_name:
-            hint = did_you_mean(name, by_name, getattr(settings, "DECLINED", {}))
-            raise UsageError(f"There is no option {name}{hint} {prog} --help lists them.")
-    values = {option.key: option.read(words) for option, words in _given(arguments, options, by_name, prog)}
+    # All arguments are sorted before the first is read: a misspelt option may be why a value seems wrong.
+    given = list(_given(settings, options, arguments, prog))
+    values = {option.key: option.read(words) for option, words in given}
     missing = [option.name for option in options if option.default is MISSING and option.key not in values]
     if missing:
         raise UsageError(f"{prog} needs {' and '.join(missing)}; see {prog} --help.")
@@ -47,29 +44,39 @@ def parse(settings: type[Settings] | Settings, arguments: Sequence[str], prog: s
 
 
 def _given(
-    arguments: Sequence[str], options: Sequence[Option], by_name: dict[str, Option], prog: str
+    settings: Any, options: Sequence[Option], arguments: Sequence[str], prog: str
 ) -> Iterator[tuple[Option, list[str]]]:
     """Yield each option with the words given for it, then the arguments by position."""
-    remaining, loose, last = deque(arguments), deque[str](), None
+    by_name = {name: option for option in options for name in option.names if not option.positional}
+    by_position = [option for option in options if option.positional]
+    remaining, loose, option = deque(arguments), deque[str](), None
     while remaining:
         word = remaining.popleft()
         if not _is_name(word):
             loose.append(word)
             continue
-        name, equals, value = word.partition("=")
-        last = by_name[_dashed(name)]
-        if not last.off_name:
-            yield last, [value] if equals else list(_following(remaining, last.kind.length or 1))
+        written, equals, value = word.partition("=")
+        name = written.replace("_", "-")
+        option = by_name.get(name)
+        if option is None:
+            hint = did_you_mean(written, by_name, getattr(settings, "DECLINED", {}))
+            for each in by_position:
+                hint = f"; give {each.name} without a name." if name == f"--{each.key}" else hint
+            raise UsageError(f"There is no option {written}{hint} {prog} --help lists them.")
+        if not option.off_name:
+            yield option, [value] if equals else list(_following(remaining, option.kind.length or 1))
         elif not equals:
-            yield last, [str(_dashed(name) == last.name)]
+            yield option, [str(name == option.name)]
         else:
-            raise UsageError(f"{name} takes no value; give {last.name} or {last.off_name}.")
-    for option in (option for option in options if option.positional):
-        several = option.kind.length == 0
+            raise UsageError(f"{written} takes no value; give {' or '.join(option.names)}.")
+    for each in by_position:
+        several = each.kind.length == 0
         if loose or several:
-            yield option, [loose.popleft() for _ in range(len(loose) if several else 1)]
+            yield each, [loose.popleft() for _ in range(len(loose) if several else 1)]
     if loose:
-        advice = f"join the values of {last.name} by commas" if last and last.kind.length == 0 else f"see {prog} --help"
+        advice = f"see {prog} --help"
+        if option and option.kind.length == 0:
+            advice = f"join the values of {option.name} by commas"
         raise UsageError(f"The argument {loose[0]} is one too many; {advice}.")
 
 
@@ -87,7 +94,3 @@ def _following(remaining: deque[str], most: int) -> Iterator[str]:
 def _is_name(word: str) -> bool:
     """Whether a word is meant for an option, and is no negative number or path."""
     return re.match(r"--|-[a-zA-Z]", word) is not None
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")

@@ -81,8 +81,7 @@ def options_of(settings: Any, prefix: str = "", section: str = "") -> Iterator[O
     for field, annotation, default in _fields(settings):
         if not dataclasses.is_dataclass(annotation):
             positional = default is MISSING and not field.kw_only
-            owner = settings if isinstance(settings, type) else type(settings)
-            yield Option(prefix + field.name, kind_of(annotation), default, positional, section, owner)
+            yield Option(prefix + field.name, kind_of(annotation), default, positional, section, _class_of(settings))
         elif field.metadata == INLINE:
             yield from options_of(default, prefix, section)
         else:
@@ -101,7 +100,7 @@ def build(settings: type[Settings] | Settings, values: Mapping[str, Any], prefix
             chosen[field.name] = build(default, values, inner)
         else:
             chosen[field.name] = values.get(prefix + field.name, default)
-    return (settings if isinstance(settings, type) else type(settings))(**chosen)
+    return _class_of(settings)(**chosen)
 
 
 class _Field(NamedTuple):
@@ -111,11 +110,16 @@ class _Field(NamedTuple):
 
 
 def _fields(settings: Any) -> Iterator[_Field]:
-    is_class = isinstance(settings, type)
-    annotations = get_type_hints(settings if is_class else type(settings))
+    annotations = get_type_hints(_class_of(settings))
     for field in dataclasses.fields(settings):
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        yield _Field(field, annotations[field.name], default if is_class else getattr(settings, field.name))
+        if not isinstance(settings, type):
+            default = getattr(settings, field.name)
+        yield _Field(field, annotations[field.name], default)
+
+
+def _class_of(settings: Any) -> type:
+    return settings if isinstance(settings, type) else type(settings)
 
 
 @functools.cache
@@ -125,7 +129,7 @@ def _docstrings(owner: type) -> dict[str, str]:
     Python keeps no docstrings of fields, so they are read from the source.
     """
     found: dict[str, str] = {}
-    for each in filter(dataclasses.is_dataclass, reversed(owner.__mro__)):
+    for each in reversed(owner.__mro__[:-1]):
         (definition,) = ast.parse(inspect.cleandoc(inspect.getsource(each))).body
         assert isinstance(definition, ast.ClassDef)
         for statement, following in zip(definition.body, definition.body[1:], strict=False):
