@@ -1,6 +1,7 @@
-"""Everything that can be set about a run: frozen dataclasses that check their values."""
+"""Configuration of a run: frozen dataclasses that check their values; NaN and infinities are never accepted."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,9 @@ class DataConfig:
             raise UsageError(f"data.workers is {self.workers}; give 0 or more.")
         if not 0 <= self.hw_decoder_load <= 1:
             raise UsageError(f"data.hw_decoder_load is {self.hw_decoder_load}; give a share from 0 to 1.")
-        if min(self.std) <= 0:
+        if not all(math.isfinite(each) for each in self.mean):
+            raise UsageError(f"data.mean is {self.mean}; give three finite numbers.")
+        if not all(0 < each < math.inf for each in self.std):
             raise UsageError(f"data.std is {self.std}; give three positive numbers.")
 
 
@@ -92,10 +95,10 @@ class OptimizerConfig:
     """Epochs of linear warm-up; the paper uses 10 for batches of 1024 and more."""
 
     def __post_init__(self) -> None:
-        if self.base_lr <= 0:
+        if not 0 < self.base_lr < math.inf:
             raise UsageError(f"optimizer.base_lr is {self.base_lr}; give a number above 0.")
         for name in ("momentum", "weight_decay", "warmup_epochs"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"optimizer.{name} is {getattr(self, name)}; give 0 or more.")
 
 
@@ -104,22 +107,24 @@ class KnnConfig:
     """The k-nearest-neighbour monitor: accuracy of the frozen encoder on labelled images."""
 
     train: Path | None = None
-    """Labelled images that neighbours are looked for in; folder or .beton. None: no monitor."""
+    """Labelled images among which neighbours are searched; folder or .beton. None: no monitor."""
     test: Path | None = None
     """Labelled images to classify; folder or .beton."""
     every_epochs: int = 0
-    """Measure after every so many epochs; 0: only before the first and after the last."""
+    """Epochs between two measurements; 0: only before the first epoch and after the last."""
     k: int = 200
     """Neighbours that vote."""
     temperature: float = 0.1
     """A vote weighs exp(cosine similarity / temperature)."""
     short_side: int | None = None
-    """Resize the shorter side to this before the centre crop; by default 256/224 of the view's size."""
+    """Resize the shorter side to this many pixels before the centre crop; by default 256/224 of the view's size."""
 
     def __post_init__(self) -> None:
         if (self.train is None) != (self.test is None):
             raise UsageError("knn.train and knn.test go together; give both or neither.")
-        if self.k < 1 or self.temperature <= 0:
+        if self.every_epochs < 0:
+            raise UsageError(f"knn.every_epochs is {self.every_epochs}; give 0 or more.")
+        if self.k < 1 or not 0 < self.temperature < math.inf:
             raise UsageError(f"knn.k is {self.k}, knn.temperature {self.temperature}; both must be positive.")
 
 
@@ -130,9 +135,9 @@ class LogConfig:
     every_steps: int = 50
     """Steps between two lines of metrics.jsonl; each line holds means over them."""
     tensorboard: bool = True
-    """Write TensorBoard files, too."""
+    """Also write TensorBoard files."""
     wandb: str | None = None
-    """Send the same to this project of Weights & Biases, too; with WANDB_MODE=offline it stays here."""
+    """Also send the metrics to this project of Weights & Biases; with WANDB_MODE=offline they stay here."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
@@ -148,21 +153,19 @@ class CheckpointConfig:
     every_steps: int = 0
     """Steps between two checkpoints inside an epoch; 0: none."""
     every_minutes: float = 30.0
-    """Save, too, when the last checkpoint is so many minutes old; 0: never by the clock."""
+    """Also save when the last checkpoint is this many minutes old; 0: never by the clock."""
     keep: int = 3
-    """Newest checkpoints that are kept; older ones are deleted."""
+    """Checkpoints that are kept, the newest ones; older ones are deleted."""
     keep_every_epochs: int = 0
-    """Keep the checkpoint of every so many epochs, however old; 0: none."""
+    """Epochs between two checkpoints that are kept however old they are; 0: none."""
 
     def __post_init__(self) -> None:
         if self.every_epochs < 1 or self.every_steps < 0:
             raise UsageError("checkpoint.every_epochs must be 1 or more, checkpoint.every_steps 0 or more.")
-        if not self.every_minutes >= 0:
+        if not 0 <= self.every_minutes < math.inf:
             raise UsageError(f"checkpoint.every_minutes is {self.every_minutes}; give 0 or more.")
         if self.keep < 2:
-            raise UsageError(
-                f"checkpoint.keep is {self.keep}; give 2 or more, since the newest may be damaged by a crash."
-            )
+            raise UsageError(f"checkpoint.keep is {self.keep}; give 2 or more, since a crash may damage the newest.")
         if self.keep_every_epochs < 0 or self.keep_every_epochs % self.every_epochs:
             raise UsageError(
                 f"checkpoint.keep_every_epochs is {self.keep_every_epochs};"
@@ -175,15 +178,15 @@ class HealthConfig:
     """What to do when the training goes wrong."""
 
     on_nonfinite: Literal["skip", "stop"] = "skip"
-    """A step whose gradient is not finite changes no weight; `skip` counts it and goes on, `stop` ends the run."""
+    """A step whose gradient is not finite changes no weight; `skip` counts it and continues, `stop` ends the run."""
     on_collapse: Literal["warn", "stop", "ignore"] = "warn"
     """What to do when all images look the same to the encoder for `collapse_steps` steps."""
     collapse_std: float = 0.2
     """The output has collapsed when its spread is below this share of 1/√d (arXiv 2011.10566, figure 2: 0) …"""
     collapse_loss: float = -0.999
-    """… or the loss below this: −1 is reached when both views of each image give the same output."""
+    """… or when the loss is below this: −1 is reached when both views of each image give the same output."""
     collapse_steps: int = 500
-    """Steps that it must stay so, without a better line of metrics.jsonl between."""
+    """Steps for which this must last, without a better line of metrics.jsonl in between."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.collapse_std <= 1:
@@ -201,13 +204,13 @@ class PretrainConfig:
     run_dir: Path | None = None
     """Folder for everything the run writes; by default runs/RECIPE."""
     resume: str = "never"
-    """`auto`: go on from the newest checkpoint in the run folder, or start there; `never`; or a checkpoint or a run."""
+    """`auto`: resume from the newest checkpoint in the run folder, if any; `never`; or a checkpoint or a run folder."""
     epochs: int = 100
     """Epochs; the learning rate falls to 0 over them."""
     batch_size: int = 256
     """Images in a step, over all devices."""
     max_steps: int | None = None
-    """Stop after so many steps, whatever the epochs."""
+    """Stop after this many steps, whatever the epochs."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
     device: DeviceName = "auto"
@@ -221,7 +224,7 @@ class PretrainConfig:
     fused_batch_norm: Literal["auto", "on", "off"] = "auto"
     """Batch norm, sum and ReLU of the encoder as one operation; `auto`: on a CPU, uncompiled, where it was measured."""
     recompute: bool = False
-    """Keep less for the backward pass, and compute it again there: for a batch that is too large for the GPU."""
+    """Activation checkpointing: recompute activations in the backward pass, for a batch too large for the GPU."""
     deterministic: bool = False
     """Use only deterministic operations on a GPU, slower; on a CPU runs repeat bit for bit with as many threads."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -233,11 +236,11 @@ class PretrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 
-    # What people look for in vain, by the begin of its name: an option that would be something else than it says.
+    # Options that are deliberately not offered, by name prefix, with the reason.
     DECLINED: ClassVar[Mapping[str, str]] = {
-        beginning: "Batches are not accumulated, since batch norm would see only a part of each: that is another"
-        " training, not a larger batch. Where --batch-size does not fit into the GPU, give --recompute."
-        for beginning in ("accumulat", "gradient_accumulat", "grad_accum")
+        prefix: "Batches are not accumulated, since batch norm would see only a part of each: that is another training,"
+        " not a larger batch. If batch_size does not fit into the GPU, set recompute."
+        for prefix in ("accumulat", "gradient_accumulat", "grad_accum")
     }
 
     def __post_init__(self) -> None:
@@ -251,22 +254,22 @@ class PretrainConfig:
         if self.recompute and self.compile != "off":
             raise UsageError(
                 f"recompute and compile {self.compile} exclude each other, since a compiled network decides itself what"
-                " it computes again; leave one of them out."
+                " it recomputes; choose one of them."
             )
         if self.batch_size < 2:
             raise UsageError(f"batch_size is {self.batch_size}; batch norm needs at least 2 images.")
         if self.max_steps is not None and self.max_steps < 1:
-            raise UsageError(f"max_steps is {self.max_steps}; give 1 or more, or leave it out.")
+            raise UsageError(f"max_steps is {self.max_steps}; give 1 or more, or None.")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}; give a whole number from 0 to 2**63 − 1.")
-        measured = self.knn.train is not None and self.knn.short_side is not None
-        if measured and self.knn.short_side < self.data.size:
+        short_side = self.knn.short_side
+        if self.knn.train is not None and short_side is not None and short_side < self.data.size:
             raise UsageError(
-                f"knn.short_side is {self.knn.short_side}, less than data.size, {self.data.size}; give at least that."
+                f"knn.short_side is {short_side}, less than data.size, {self.data.size}; give at least that."
             )
 
 
-# What a resumed run must share with the run it goes on from; the rest (paths, workers, logging, …) may change.
+# What a resumed run must share with the run it resumes; the rest (paths, workers, logging, …) may change.
 _IDENTITY = ("epochs", "batch_size", "seed", "precision", "model", "augmentation", "optimizer")
 _DATA_IDENTITY = ("size", "order", "mean", "std")
 
@@ -285,7 +288,7 @@ def to_tree(config: Any) -> dict[str, Any]:
 
 
 def identity_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return where two configurations (as trees) differ in what decides a run's result, in words."""
+    """Return the differences of two configurations, as trees, in what decides a run's result: one phrase each."""
 
     def decisive(tree: Mapping[str, Any]) -> dict[str, Any]:
         flat = dict(flatten({key: tree[key] for key in _IDENTITY if key in tree}))
@@ -296,7 +299,7 @@ def identity_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values of a tree: such as `data.path`."""
+    """Yield the dotted keys of a tree, such as `data.path`, with their values."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,17 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
         (lambda: PretrainConfig(recompute=True, compile="default"), "recompute and compile default exclude each other"),
         (lambda: DataConfig(size=7), "data.size is 7; give a view of at least 8"),
         (lambda: DataConfig(workers=-1), "data.workers is -1; give 0 or more"),
+        (lambda: DataConfig(mean=(0, math.nan, 0)), "data.mean is .*; give three finite numbers"),
+        (lambda: DataConfig(std=(1, math.inf, 1)), "data.std is .*; give three positive numbers"),
+        (lambda: DataConfig(std=(1, math.nan, 1)), "data.std is .*; give three positive numbers"),
+        (lambda: DataConfig(hw_decoder_load=math.nan), "data.hw_decoder_load is nan; give a share"),
         (lambda: DataConfig(std=(1, 0, 1)), "data.std is .*; give three positive numbers"),
         (lambda: ModelConfig(projection_dim=0), "model.projection_dim is 0; give 1 or more"),
         (lambda: ModelConfig(prediction_hidden=0), "model.prediction_hidden is 0; give 1 or more"),
         (lambda: OptimizerConfig(base_lr=-0.1), "optimizer.base_lr is -0.1; give a number above 0"),
+        (lambda: OptimizerConfig(base_lr=math.nan), "optimizer.base_lr is nan; give a number above 0"),
+        (lambda: OptimizerConfig(base_lr=math.inf), "optimizer.base_lr is inf; give a number above 0"),
+        (lambda: OptimizerConfig(weight_decay=math.nan), "optimizer.weight_decay is nan; give 0 or more"),
         (lambda: OptimizerConfig(base_lr=0.0), "optimizer.base_lr is 0.0; give a number above 0"),
         (
             lambda: PretrainConfig(epochs=2, optimizer=OptimizerConfig(warmup_epochs=2)),
@@ -106,13 +114,17 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
         (lambda: OptimizerConfig(warmup_epochs=-1), "optimizer.warmup_epochs is -1; give 0 or more"),
         (lambda: KnnConfig(train=Path("a")), "knn.train and knn.test go together"),
         (lambda: KnnConfig(k=0), "knn.k is 0.*must be positive"),
+        (lambda: KnnConfig(every_epochs=-1), "knn.every_epochs is -1; give 0 or more"),
+        (lambda: KnnConfig(temperature=math.nan), "knn.temperature nan; both must be positive"),
         (lambda: KnnConfig(temperature=0), "knn.temperature 0; both must be positive"),
         (lambda: LogConfig(every_steps=0), "log.every_steps is 0; give 1 or more"),
         (lambda: CheckpointConfig(every_epochs=0), "checkpoint.every_epochs must be 1 or more"),
         (lambda: CheckpointConfig(keep=1), "checkpoint.keep is 1; give 2 or more"),
         (lambda: CheckpointConfig(every_minutes=-1), "checkpoint.every_minutes is -1; give 0 or more"),
+        (lambda: CheckpointConfig(every_minutes=math.nan), "checkpoint.every_minutes is nan; give 0 or more"),
         (lambda: CheckpointConfig(every_epochs=2, keep_every_epochs=3), "keep_every_epochs is 3; .* multiple of .* 2"),
         (lambda: HealthConfig(collapse_std=2), "health.collapse_std is 2; give a share"),
+        (lambda: HealthConfig(collapse_std=math.nan), "health.collapse_std is nan; give a share"),
         (lambda: HealthConfig(collapse_loss=1), "health.collapse_loss is 1; give a loss from -1 to 0"),
         (lambda: HealthConfig(collapse_steps=0), "health.collapse_steps is 0; give 1 or more"),
         (lambda: Augmentation(crop_scale=(1.0, 0.2)), "augmentation.crop_scale is 1.0, 0.2; give two positive numbers"),
