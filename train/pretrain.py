@@ -34,7 +34,7 @@ from simsiam.train.run.training_run import SAVE, VIEWS, TrainingRun
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.stage_clock import StageClock
 from simsiam.train.step import train_step
-from simsiam.train.terminal.broken_image_advice import ways_out
+from simsiam.train.terminal.broken_image_advice import broken_image_advice
 from simsiam.train.terminal.console import TrainingConsole, show_progress
 from simsiam.train.terminal.exit_codes import FAILED
 
@@ -179,7 +179,7 @@ def _timed(batches: Iterator[Crops], plan: CropPlan) -> Iterator[tuple[Crops, fl
     """Yield each batch with the seconds that it was waited for."""
     while True:
         asked = time.perf_counter()
-        with ways_out(plan, _WITHOUT_BROKEN):
+        with broken_image_advice(plan.source, plan.on_broken, _WITHOUT_BROKEN):
             batch = next(batches, None)
         if batch is None:
             return
@@ -235,7 +235,7 @@ def _open_loader(
         backend, reason = choose_backend(plan, device)
         console.print(f"Loader backend: {backend}, since {reason}.", highlight=False, soft_wrap=True)
     opening = show_progress(console, "Opening the loader", "images")
-    with ways_out(plan, _WITHOUT_BROKEN), opening as progress:
+    with broken_image_advice(plan.source, plan.on_broken, _WITHOUT_BROKEN), opening as progress:
         return open_loader(backend, plan, device, workers, progress, config.data.hw_decoder_load)
 
 

@@ -1,6 +1,7 @@
-"""Images, an augmentation and backends → a contact sheet: originals, each backend's crops and views side by side."""
+"""Contact sheet of a source: originals, and each backend's crops and augmented views side by side, as one PNG."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loaders.open_loader import choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.source import Source
-from simsiam.train.terminal.broken_image_advice import ways_out
 
 _GAP = 6
 _HEADER = 18
@@ -41,9 +41,9 @@ def preview(
     """Write a PNG with one row an image: the original with its two boxes, the two crops, the two augmented views.
 
     These are the very crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
-    Several backends execute the same draws, and what they make of one crop or view stands side by side. A broken image
-    is an error, or the next good one instead, as in training. `progress` is called with (done, total) images by a
-    backend that reads them all first.
+    Several backends execute the same draws, and their results for one crop or view are next to each other. A broken
+    image is an error, or replaced by the next good one, as in training. `progress` is called with (done, total) images
+    by a backend that reads all of them first.
 
     Raises ImageError naming a broken image; UsageError when `count` is below 1 or larger than the source, or no backend
     is named.
@@ -52,14 +52,13 @@ def preview(
     if not 1 <= count <= len(source):
         raise UsageError(f"{count} images can't be shown of {len(source)}; give a count of 1 to {len(source)}.")
     if not backends:
-        raise UsageError("No backend is named; give one or several, as in: --backend torch,ffcv.")
+        raise UsageError("No backend is named; give one or several, such as torch and ffcv.")
     plan = CropPlan(source, augmentation, size, count, seed, on_broken=on_broken)
     chosen: list[Backend] = [choose_backend(plan, device)[0] if name == "auto" else name for name in backends]
     names = list(dict.fromkeys(chosen))
-    with ways_out(plan, "--on-broken replace"):
-        crops = [_first_crops(name, plan, epoch, device, progress) for name in names]
+    crops = [_first_crops(name, plan, epoch, device, progress) for name in names]
     by_backend = [_crops_and_views(of_one) for of_one in crops]
-    # All backends took the same images, and the same others for broken ones.
+    # All backends took the same images, and replaced broken ones by the same others.
     index, boxes = crops[0].index.tolist(), crops[0].draws.crop.tolist()
     rows = []
     for row in range(count):
@@ -73,21 +72,13 @@ def _first_crops(
     backend: Backend, plan: CropPlan, epoch: int, device: torch.device, progress: Callable[[int, int], None] | None
 ) -> Crops:
     """Return one backend's first step of an epoch."""
-    loader = open_loader(backend, plan, device, workers=0, progress=progress)
-    try:
-        return next(iter(loader.epoch(epoch)))
-    finally:
-        loader.close()
+    with closing(open_loader(backend, plan, device, workers=0, progress=progress)) as loader:
+        return next(loader.epoch(epoch))
 
 
 def _crops_and_views(crops: Crops) -> np.ndarray:
     """Return both crops and both augmented views of every image, uint8 (N, 4, S, S, 3)."""
-    views = augment_views(
-        crops.pixels,
-        crops.draws,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-    )
+    views = augment_views(crops.pixels, crops.draws, mean=(0, 0, 0), std=(1, 1, 1))
     views = (views.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte()
     # All first views come before all second ones.
     return torch.cat([crops.pixels, torch.stack(views.chunk(2), dim=1)], dim=1).cpu().numpy()

@@ -145,7 +145,7 @@ def test_command_refuses_an_unknown_backend(tiny_images: Path) -> None:
         run([str(tiny_images / "train"), "--backend", "torch,fcv"], "simsiam preview")
 
 
-def test_a_broken_image_is_an_error_with_its_ways_out_or_replaced(
+def test_a_broken_image_is_an_error_with_advice_or_replaced(
     tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(tiny_images / "train", tmp_path / "images")
@@ -158,7 +158,7 @@ def test_a_broken_image_is_an_error_with_its_ways_out_or_replaced(
     told = capsys.readouterr().err
     assert source.name(first) in told
     assert told.endswith(
-        "; take it out (simsiam verify lists all such images), or go on without it: --on-broken replace\n"
+        "; take it out (simsiam verify lists all such images), or continue without it: --on-broken replace\n"
     )
     assert cli.run(["preview", *command, "--on-broken", "replace", "--backend=torch"]) == 0
     with Image.open(tmp_path / "a.png") as image:

@@ -43,10 +43,23 @@ def run(arguments: Sequence[str], prog: str) -> int:
     options = parse(PreviewOptions, arguments, prog)
     from simsiam.pipeline.sources.open_source import open_source
     from simsiam.train.preview import preview
+    from simsiam.train.terminal.broken_image_advice import broken_image_advice
 
     check_output(options.out, ".png")
-    settings = dict(vars(options))
-    source, out, backends = (settings.pop(name) for name in ("source", "out", "backend"))
-    with show_progress(Console(), "Decoding", "images") as progress:
-        print(preview(open_source(source), out, backends=backends, **settings, progress=progress))
+    source = open_source(options.source)
+    advice = broken_image_advice(source, options.on_broken, "--on-broken replace")
+    with show_progress(Console(), "Decoding", "images") as progress, advice:
+        written = preview(
+            source,
+            options.out,
+            augmentation=options.augmentation,
+            size=options.size,
+            count=options.count,
+            seed=options.seed,
+            epoch=options.epoch,
+            backends=options.backend,
+            on_broken=options.on_broken,
+            progress=progress,
+        )
+    print(written)
     return DONE

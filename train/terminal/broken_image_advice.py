@@ -1,20 +1,21 @@
-"""The error of a broken image → the same with what its user can do."""
+"""Advice added to the error of a broken image: what the user can do about it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.errors import ImageError
-from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.plan import OnBroken
+from simsiam.pipeline.source import Source
 
 
 @contextmanager
-def ways_out(plan: CropPlan, options: str) -> Iterator[None]:
-    """Add to an ImageError how to be rid of the image, and the `options` that go on without it."""
+def broken_image_advice(source: Source, on_broken: OnBroken, options: str) -> Iterator[None]:
+    """Add to an ImageError how to remove the image, and the `options` that continue without it."""
     try:
         yield
     except ImageError as error:
-        if plan.on_broken == "error":
-            remedy = "convert the images again with --check full" if isinstance(plan.source, Beton) else "take it out"
-            error.add_note(f"{remedy} (simsiam verify lists all such images), or go on without it: {options}")
+        if on_broken == "error":
+            remedy = "convert the images again with --check full" if isinstance(source, Beton) else "take it out"
+            error.add_note(f"{remedy} (simsiam verify lists all such images), or continue without it: {options}")
         raise
