@@ -65,8 +65,16 @@ class CropPlan:
         """Steps in an epoch, equal on every rank."""
         return steps_per_epoch(len(self.source), self.batch_size)
 
+    def step(self, epoch: int, step: int) -> tuple[npt.NDArray[np.int64], Draws[np.ndarray]]:
+        """Return the samples of this rank in one step, int64 (batch_size / world_size,), and their random numbers.
+
+        Both are the caller's own: replacing a broken image changes them in place.
+        """
+        index = self.indices(epoch, step).copy()
+        return index, self.draws(epoch, index)
+
     def indices(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
-        """Return the samples of this rank in one step, int64 (batch_size / world_size,)."""
+        """Return the samples of this rank in one step, int64 (batch_size / world_size,): a view of the cached order."""
         order = _cached_epoch_order(len(self.source), self.seed, epoch, self.order)
         return step_indices(order, step, self.batch_size, self.rank, self.world_size)
 

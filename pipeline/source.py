@@ -73,3 +73,7 @@ class Source(Records, Protocol):
         Raises `simsiam.pipeline.errors.ImageError`, which names the image, when it can't be decoded.
         """
         ...
+
+    def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
+        """Have these images, int64 (k,), fetched into memory in this order, without waiting; may do nothing."""
+        ...

@@ -1,10 +1,9 @@
 """A plan → crops: DALI decodes and crops the JPEGs, on the GPU where there is one, the reference decoder the rest."""
 
 import contextlib
-import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -14,20 +13,17 @@ import numpy.typing as npt
 import torch
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.crops import Crops
 from simsiam.pipeline.decode import decode_reduced
 from simsiam.pipeline.errors import ImageError, RawRecordError, RunError, UsageError
 from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline, reads_like_pillow, reason
 from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
-from simsiam.pipeline.loaders.thread_crew import Job, ThreadCrew
+from simsiam.pipeline.loaders.steps_ahead import Step, StepsAhead
 from simsiam.pipeline.plan import CropPlan
 
-_STEPS_AHEAD = 2 * QUEUE
+_STEPS = 2 * QUEUE
 """Steps in the making, half of them in DALI's hands: bounds the memory."""
-_ROWS_A_CALL = 16
-"""Images that one thread reads at a time."""
 
 
 class DaliLoader:
@@ -52,16 +48,15 @@ class DaliLoader:
     def __init__(self, plan: CropPlan, device: torch.device, threads: int, hw_decoder_load: float = 0.65) -> None:
         if not 0 <= hw_decoder_load <= 1:
             raise UsageError(f"hw_decoder_load is a share of the images: give 0 to 1, not {hw_decoder_load}.")
-        self._plan, self._device, threads = plan, device, max(threads, 1)
+        self._plan, self._device = plan, device
         self._images = plan.batch_size // plan.world_size
-        self._parts: list[Rows] = np.array_split(np.arange(self._images), -(-self._images // _ROWS_A_CALL))
         self._open_pipeline = partial(
-            DaliPipeline, device, threads, self._images, plan.views, plan.crop_size, hw_decoder_load
+            DaliPipeline, device, max(threads, 1), self._images, plan.views, plan.crop_size, hw_decoder_load
         )
         self._pipeline = self._open_pipeline()
         self._in_dali: deque[_Step] = deque()
         self._sound_crc32 = np.zeros(len(plan.source), np.uint32)  # 0: not looked through
-        self._crew: ThreadCrew | None = ThreadCrew(threads, "dali-reader")
+        self._steps: StepsAhead[_Step] = StepsAhead(plan, threads, _STEPS, "dali-reader")
 
     @staticmethod
     def check(plan: CropPlan) -> None:
@@ -73,71 +68,19 @@ class DaliLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
         """Yield the steps of one epoch from `first_step` on."""
-        numbers = iter(range(first_step, len(self)))
-        under_way: deque[_Step] = deque()
-        try:
-            while True:
-                crew = self._open_crew()
-                while len(under_way) < _STEPS_AHEAD and (number := next(numbers, None)) is not None:
-                    step = _Step(epoch, number, first_step)
-                    step.jobs = [crew.submit(partial(self._prepare, step, rows)) for rows in self._parts]
-                    under_way.append(step)
-                if not under_way:
-                    return
-                self._start(under_way[0])
-                for step in islice(under_way, 1, QUEUE):
-                    with contextlib.suppress(ImageError):  # raised again when it is this step's turn
-                        self._start(step)
-                yield self._finish(under_way.popleft())
-        finally:
-            for step in under_way:
-                for job in step.jobs:
-                    job.cancel()
+        return self._steps.epoch(epoch, first_step, make=_Step, crop=self._read_rows, deliver=self._deliver)
 
     def close(self) -> None:
         """End the threads and free DALI's memory."""
-        if self._crew is not None:
-            self._crew.close()
+        if not self._steps.is_closed:
+            self._steps.close()
             self._pipeline.close()
-        self._crew = None
-        self._in_dali.clear()
-
-    def _open_crew(self) -> ThreadCrew:
-        if self._crew is None:
-            raise UsageError("This loader is closed; open a new one.")
-        return self._crew
+            self._in_dali.clear()
 
     # These run in the reading threads.
 
-    def _prepare(self, step: "_Step", rows: Rows) -> None:
-        with step.lock:
-            if not step.begun:
-                self._begin(step)
-        replaced = self._for_good_samples(step, rows, self._read)
-        with step.lock:
-            step.replaced += replaced
-
-    def _for_good_samples(self, step: "_Step", rows: Rows, call: Callable[["_Step", int], None]) -> int:
-        """Call `call(step, row)` for these rows, again where `plan.on_broken` replaces the sample; return how many."""
-
-        def call_all(rows: Rows) -> dict[int, ImageError]:
-            errors = {}
-            for row in rows.tolist():
-                try:
-                    call(step, row)
-                except ImageError as error:
-                    errors[row] = error
-            return errors
-
-        return crop_good_samples(self._plan, step.epoch, step.index, step.draws, rows, call_all)
-
-    def _begin(self, step: "_Step") -> None:
-        plan = self._plan
-        if isinstance(plan.source, Beton):
-            plan.source.read_ahead(plan.read_ahead(step.epoch, step.first, step.number))
-        step.index = plan.indices(step.epoch, step.number).copy()  # a slice of the cached order, which mustn't change
-        step.draws = plan.draws(step.epoch, step.index)
-        step.begun = True
+    def _read_rows(self, step: "_Step", rows: Rows) -> dict[int, ImageError]:
+        return _errors_of(rows, lambda row: self._read(step, row))
 
     def _read(self, step: "_Step", row: int) -> None:
         source, sample = self._plan.source, int(step.index[row])
@@ -162,12 +105,18 @@ class DaliLoader:
 
     # These run in the consumer's thread, the only one that speaks with DALI.
 
+    def _deliver(self, step: "_Step", later: Sequence["_Step"]) -> Crops:
+        self._start(step)
+        for next_step in islice(later, QUEUE - 1):
+            with contextlib.suppress(ImageError):  # raised again when it is this step's turn
+                self._start(next_step)
+        return self._finish(step)
+
     def _start(self, step: "_Step") -> None:
         """Wait until a step is read, and have DALI begin with its JPEGs, unless it has already."""
-        if not step.started:
-            self._open_crew().wait(step.jobs)
-            self._open_crew()  # what a closed crew has dropped counts as done
-            step.started = True
+        if not step.given_to_dali:
+            self._steps.wait(step)
+            step.given_to_dali = True
             self._give_to_dali(step)
 
     def _finish(self, step: "_Step") -> Crops:
@@ -252,36 +201,39 @@ class DaliLoader:
     def _replace_broken(self, step: "_Step") -> int:
         """Ask the reference decoder what DALI failed on; return how many images were replaced, or raise their error."""
 
-        def check(step: _Step, row: int) -> None:
+        def read_if_decodable(row: int) -> None:
             step.jpegs.pop(row, None)
             self._plan.source.decode(int(step.index[row]))
             self._read(step, row)
 
-        replaced = self._for_good_samples(step, np.array(sorted(step.jpegs)), check)
+        rows = np.array(sorted(step.jpegs))
+        replaced = crop_good_samples(
+            self._plan, step.epoch, step.index, step.draws, rows, partial(_errors_of, call=read_if_decodable)
+        )
         step.replaced += replaced
         return replaced
 
 
-@dataclass(eq=False)
-class _Step:
-    """One step in the making: read by the threads, then given to DALI, then taken back."""
+def _errors_of(rows: Rows, call: Callable[[int], None]) -> dict[int, ImageError]:
+    """Call `call(row)` for each of the rows, and return the error of each whose image is broken."""
+    errors = {}
+    for row in rows.tolist():
+        try:
+            call(row)
+        except ImageError as error:
+            errors[row] = error
+    return errors
 
-    epoch: int
-    number: int
-    first: int
-    """The step that the epoch was begun at."""
-    jobs: list[Job] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    begun: bool = False
-    index: npt.NDArray[np.int64] = field(init=False)
-    draws: Draws[np.ndarray] = field(init=False)
+
+@dataclass(eq=False)
+class _Step(Step):
+    """What the threads read, and what DALI makes of it."""
+
     jpegs: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     """By row: what DALI decodes."""
     others: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     """By row: the reference's crops of the rest, uint8 (V, S, S, 3)."""
-    replaced: int = 0
-    started: bool = False
-    """Whether DALI has got its part."""
+    given_to_dali: bool = False
     pixels: torch.Tensor | None = None
     failure: str = ""
     """What DALI said when it failed on this step alone."""

@@ -1,10 +1,8 @@
 """A `.beton` file and a plan → crops: the decoder that FFCV brings and our resizer, compiled, in our own threads."""
 
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -18,14 +16,12 @@ from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.loaders.device_copy import CopiedCrops, DeviceCopy
 from simsiam.pipeline.loaders.ffcv_routines import Decoder, crop_records
 from simsiam.pipeline.loaders.reference_crop import crop_image
-from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
-from simsiam.pipeline.loaders.thread_crew import Job, ThreadCrew
+from simsiam.pipeline.loaders.replace_broken import Rows
+from simsiam.pipeline.loaders.steps_ahead import Step, StepsAhead
 from simsiam.pipeline.plan import CropPlan
 
-_STEPS_AHEAD = 2
-"""Steps in the making while the consumer has one: bounds the memory."""
-_ROWS_A_CALL = 16
-"""Images of one compiled call at most: Python's lock is taken once a call, and closing waits for one."""
+_STEPS = 3
+"""Steps in the making: bounds the memory."""
 
 
 class FfcvLoader:
@@ -53,9 +49,6 @@ class FfcvLoader:
         self.check(plan)
         assert isinstance(plan.source, Beton)
         self._plan, self._source = plan, plan.source
-        threads, share = max(threads, 1), plan.batch_size // plan.world_size
-        rows_a_call = min(_ROWS_A_CALL, -(-share // threads))
-        self._parts: list[Rows] = np.array_split(np.arange(share), -(-share // rows_a_call))
         records = plan.source.records
         pixels = records.sizes.astype(np.int64).prod(axis=1)
         # A decompression bomb is the reference decoder's to refuse; pixels that are stored need none.
@@ -63,7 +56,7 @@ class FfcvLoader:
         longest = records.lengths[self._fits & (records.modes != RAW)].max(initial=1)
         self._scratch = _Scratch(int(longest), int(pixels[self._fits].max(initial=1)) * 3)
         self._copy = DeviceCopy(device)
-        self._crew: ThreadCrew | None = ThreadCrew(threads, "ffcv")
+        self._steps: StepsAhead[_Step] = StepsAhead(plan, threads, _STEPS, "ffcv")
 
     @staticmethod
     def check(plan: CropPlan) -> None:
@@ -80,60 +73,28 @@ class FfcvLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Crops]:
         """Yield the steps of one epoch from `first_step` on."""
-        numbers = iter(range(first_step, len(self)))
-        under_way: deque[_Step] = deque()
-        try:
-            while True:
-                crew = self._open_crew()
-                while len(under_way) <= _STEPS_AHEAD and (number := next(numbers, None)) is not None:
-                    step = _Step(epoch, number, first_step, len(self._parts))
-                    step.jobs = [crew.submit(partial(self._work_on, step, rows)) for rows in self._parts]
-                    under_way.append(step)
-                if not under_way:
-                    return
-                crew.wait(under_way[0].jobs)
-                self._open_crew()  # what a closed crew has dropped counts as done
-                yield self._hand_over(under_way.popleft())
-        finally:
-            for step in under_way:
-                for job in step.jobs:
-                    job.cancel()
+        return self._steps.epoch(
+            epoch,
+            first_step,
+            make=_Step,
+            start=self._make_room,
+            crop=self._crop,
+            finish=self._copy_to_device,
+            deliver=self._hand_over,
+        )
 
     def close(self) -> None:
         """End the threads and free their memory."""
-        if self._crew is not None:
-            self._crew.close()
-        self._crew = None
+        self._steps.close()
 
-    def _open_crew(self) -> ThreadCrew:
-        if self._crew is None:
-            raise UsageError("This loader is closed; open a new one.")
-        return self._crew
-
-    def _hand_over(self, step: "_Step") -> Crops:
+    def _hand_over(self, step: "_Step", _: Sequence["_Step"]) -> Crops:
         self.replaced += step.replaced
         return self._copy.hand_over(step.crops)
 
     # What follows runs in the threads.
 
-    def _work_on(self, step: "_Step", rows: Rows) -> None:
-        with step.lock:
-            if not step.begun:
-                self._begin(step)
-        crop = partial(self._crop, step)
-        replaced = crop_good_samples(self._plan, step.epoch, step.index, step.draws, rows, crop)
-        with step.lock:
-            step.replaced += replaced
-            step.parts_to_do -= 1
-            done = step.parts_to_do == 0
-        if done:
-            self._finish(step)
-
-    def _begin(self, step: "_Step") -> None:
+    def _make_room(self, step: "_Step") -> None:
         plan = self._plan
-        self._source.read_ahead(plan.read_ahead(step.epoch, step.first, step.number))
-        step.index = plan.indices(step.epoch, step.number).copy()  # a slice of the cached order, which mustn't change
-        step.draws = plan.draws(step.epoch, step.index)
         shape = (len(step.index), plan.views, plan.crop_size, plan.crop_size, 3)
         if not self._copy.pins_memory:
             # NumPy asks for huge pages: 421 page faults a step of 256 images of 224 pixels, PyTorch's memory 18,817.
@@ -141,7 +102,6 @@ class FfcvLoader:
         else:
             # PyTorch gives page-locked memory out again only when the copies from it have ended.
             step.pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        step.begun = True
 
     def _crop(self, step: "_Step", rows: Rows) -> dict[int, ImageError]:
         scratch, pixels = self._scratch, step.pixels.numpy()
@@ -163,7 +123,7 @@ class FfcvLoader:
         step.pixels[row] = torch.from_numpy(np.stack(crops))
         return None
 
-    def _finish(self, step: "_Step") -> None:
+    def _copy_to_device(self, step: "_Step") -> None:
         crops = Crops(
             step.pixels,
             Draws(*(torch.from_numpy(part) for part in step.draws)),
@@ -174,22 +134,11 @@ class FfcvLoader:
         del step.pixels
 
 
-@dataclass
-class _Step:
-    """One step in the making: first what the loader knows of it, then what the threads make."""
+@dataclass(eq=False)
+class _Step(Step):
+    """What the threads make: pixels on the host, then crops on their way to the device."""
 
-    epoch: int
-    number: int
-    first: int
-    """The step that the epoch was begun at."""
-    parts_to_do: int
-    jobs: list[Job] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    begun: bool = False
-    index: np.ndarray = field(init=False)
-    draws: Draws[np.ndarray] = field(init=False)
     pixels: torch.Tensor = field(init=False)
-    replaced: int = 0
     crops: CopiedCrops = field(init=False)
 
 

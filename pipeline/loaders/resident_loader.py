@@ -77,8 +77,7 @@ class ResidentLoader:
         if self._images is None:
             raise UsageError("This loader is closed; open a new one.")
         for step in range(first_step, len(self)):
-            host_index = self._plan.indices(epoch, step).copy()  # a slice of the cached order, which mustn't change
-            host_draws = self._plan.draws(epoch, host_index)
+            host_index, host_draws = self._plan.step(epoch, step)
             rows, crop = np.arange(len(host_index)), partial(self._broken_rows, host_index)
             self.replaced += crop_good_samples(self._plan, epoch, host_index, host_draws, rows, crop)
             index = self._upload(host_index)

@@ -18,7 +18,7 @@ class SyntheticLoader:
 
     def __init__(self, plan: CropPlan, device: torch.device) -> None:
         self._plan = plan
-        index = plan.indices(0, 0)
+        index, draws = plan.step(0, 0)
         generator = torch.Generator(device).manual_seed(plan.seed % 2**63)
         self._crops: Crops | None = Crops(
             torch.randint(
@@ -28,8 +28,8 @@ class SyntheticLoader:
                 device=device,
                 generator=generator,
             ),
-            Draws(*(torch.from_numpy(part).to(device) for part in plan.draws(0, index))),
-            torch.from_numpy(index.copy()).to(device),
+            Draws(*(torch.from_numpy(part).to(device) for part in draws)),
+            torch.from_numpy(index).to(device),
             torch.from_numpy(plan.source.labels[index]).to(device),
         )
 

@@ -147,8 +147,7 @@ class _StepReader(Dataset):
     def _crops(self, epoch: int, step: int) -> tuple[Crops, int]:
         """Return the step's crops and how many of its images stand in for broken ones."""
         plan = self._plan
-        index = plan.indices(epoch, step).copy()  # a slice of the cached order, which mustn't change
-        draws = plan.draws(epoch, index)
+        index, draws = plan.step(epoch, step)
         pixels = torch.empty((len(index), plan.views, plan.crop_size, plan.crop_size, 3), dtype=torch.uint8)
         crop = partial(self._crop, index, draws, pixels)
         replaced = crop_good_samples(plan, epoch, index, draws, np.arange(len(index)), crop)

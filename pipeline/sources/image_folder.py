@@ -102,6 +102,9 @@ class ImageFolder:
             )
         return pixels
 
+    def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
+        """Do nothing: files that are read in any order gain nothing by it."""
+
     def _walk(self) -> FolderListing:
         try:
             return walk_folder(self.root)

@@ -37,3 +37,6 @@ class ReadyImages:
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
         """Raise RunError, likewise."""
         raise RunError(f"{self.name(index)} has no pixels.")
+
+    def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
+        """Do nothing: there is nothing to read."""

@@ -15,6 +15,17 @@ def test_an_epoch_is_the_source_without_its_last_partial_batch(pictures) -> None
     assert len(seen) == len(pictures) // 4 * 4 == len(set(seen.tolist()))
 
 
+def test_a_step_is_the_callers_own(pictures) -> None:
+    index, draws = plan(pictures).step(1, 0)
+    index += 1
+    for part in draws:
+        part[:] = 0
+    again, fresh = plan(pictures).step(1, 0)
+    assert again.tolist() == plan(pictures).indices(1, 0).tolist() == (index - 1).tolist()
+    for part, expected in zip(fresh, plan(pictures).draws(1, again), strict=True):
+        assert part.tolist() == expected.tolist()
+
+
 def test_draws_are_of_the_size_of_each_image(pictures) -> None:
     index = plan(pictures).indices(1, 0)
     crop = plan(pictures).draws(1, index).crop

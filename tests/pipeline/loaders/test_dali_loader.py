@@ -1,5 +1,4 @@
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from tests.pipeline.wait_until import wait_until
 
 CPU = torch.device("cpu")
 
@@ -243,12 +243,11 @@ def test_no_more_is_read_ahead_than_four_steps(pictures: ImageFolder, monkeypatc
     loader = DaliLoader(open_plan(pictures, batch_size=1), CPU, 2)
     epoch = loader.epoch(0)
     next(epoch)
-    time.sleep(0.3)
-    assert len(seen) <= 4
+    wait_until(lambda: len(seen) == 4)
     next(epoch)
-    time.sleep(0.3)
-    assert len(seen) <= 5
+    wait_until(lambda: len(seen) == 5)
     loader.close()
+    assert len(seen) == 5
 
 
 def test_closing_ends_all_threads(pictures: ImageFolder) -> None:

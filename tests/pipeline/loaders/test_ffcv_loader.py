@@ -17,6 +17,7 @@ from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from tests.pipeline.wait_until import wait_until
 
 pytest.importorskip("ffcv", reason="FFCV isn't installed", exc_type=ImportError)
 from simsiam.pipeline.loaders import ffcv_loader
@@ -189,15 +190,17 @@ def test_a_forgotten_loader_ends_its_threads(beton: Beton) -> None:
     assert set(threading.enumerate()) <= others
 
 
-def test_work_runs_ahead_of_the_consumer_by_two_steps_and_no_more(beton: Beton) -> None:
+def test_work_runs_ahead_of_the_consumer_by_two_steps_and_no_more(
+    beton: Beton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    step = CropPlan.step
+    monkeypatch.setattr(CropPlan, "step", lambda plan, epoch, n: started.append(n) or step(plan, epoch, n))
     loader = FfcvLoader(plan(beton, 2), CPU, 1)
-    begun: list[int] = []
-    begin = loader._begin
-    loader._begin = lambda step: (begun.append(step.number), begin(step))[1]  # type: ignore[method-assign]
     crops = loader.epoch(0)
-    next(crops)
-    time.sleep(0.3)
-    assert begun == [0, 1, 2]
+    for ahead in ([0, 1, 2], [0, 1, 2, 3]):
+        next(crops)
+        wait_until(lambda ahead=ahead: started == ahead)
     loader.close()
 
 
