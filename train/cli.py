@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code."""
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
-        # Names of files and signs such as → must not end a run where the terminal or the file has no UTF-8.
+        # File names and characters such as → must not end a run if the terminal or the file has no UTF-8.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     words = list(arguments)
@@ -92,36 +92,36 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
 
 def _told(error: Exception) -> tuple[str, int] | None:
-    """Return sentence and exit code of what was foreseen; None for a defect, which keeps its traceback."""
+    """Return message and exit code of an error that can be expected; None for a defect, which keeps its traceback."""
     if isinstance(error, UsageError):
         return str(error), USAGE
     if isinstance(error, RunError):
         return str(error), FAILED
     if isinstance(error, OSError):
-        # Without the number that Python puts before it, and the quotes around the name.
+        # Without Python's error number, and without quotes around the name.
         reason = error.strerror or str(error)
         return f"{error.filename}: {reason}" if error.filename else reason, FAILED
-    torch = sys.modules.get("torch")  # not imported for this question alone
+    torch = sys.modules.get("torch")  # not imported for this check alone
     if torch and isinstance(error, torch.OutOfMemoryError):
         return "The GPU's memory is too small for this; give a smaller --batch-size.", FAILED
     return None
 
 
 def _with_notes(message: str, error: BaseException) -> str:
-    """Return the message and what was added to the error on its way."""
+    """Return the message and the notes added to the error."""
     notes = getattr(error, "__notes__", [])
     return "; ".join([message.removesuffix("."), *notes]) if notes else message
 
 
 def _fail(message: str, code: int) -> int:
-    # Of the processes that torchrun started on a machine, all have made the same mistake: one tells of it.
+    # All processes that torchrun starts on a machine make the same mistake: only one reports it.
     if code != USAGE or os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"simsiam: {on_one_line(message)}", file=sys.stderr)
     return code
 
 
 def _show_warning(message, category, *_: object) -> None:
-    # Our own warnings are for the user; a library's keep their name, so that it is clear who speaks.
+    # Our own warnings are for the user; those of libraries keep their category, to tell them apart.
     prefix = "" if category is UserWarning else f"{category.__name__}: "
     print(f"simsiam: warning: {prefix}{on_one_line(str(message))}", file=sys.stderr)
 

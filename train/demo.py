@@ -1,4 +1,4 @@
-"""Nothing → a small image set, a .beton, a pretrained encoder, its kNN accuracy, curves and a contact sheet."""
+"""Demo: a small image set, a .beton, a pretrained encoder, its kNN accuracy, curves and a contact sheet."""
 
 import dataclasses
 from pathlib import Path
@@ -19,9 +19,9 @@ TRAIN_IMAGES, TEST_IMAGES = 4000, 1000
 
 
 def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, Any]:
-    """Do the whole main job on images made for it, in the folder `out`, and return the run's summary.
+    """Make images, convert them and pretrain on them, all in the folder `out`, and return the run's summary.
 
-    Raises UsageError when `out` is a file, or holds something already.
+    Raises UsageError when `out` is a file, or a folder that isn't empty.
     """
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder; remove it, or choose another folder.")
@@ -33,8 +33,8 @@ def run_demo(config: PretrainConfig, out: Path, console: Console) -> dict[str, A
             write_demo_images(folder, count, seed, workers=workers, progress=progress)
         betons[split] = out / f"{split}.beton"
         with show_progress(console, f"Converting to {betons[split]}", "images") as progress:
-            # Encoded twice, they keep less of the fine noise by which an untrained encoder tells them apart; with
-            # copies the trained one gets 38.5 % instead of 41.2.
+            # Encoding twice removes some of the fine noise by which an untrained encoder tells images apart: with
+            # copied bytes the trained one reaches 38.5 % instead of 41.30 %.
             convert(open_source(folder), betons[split], reencode=True, workers=workers, progress=progress)
     console.print(f"{TRAIN_IMAGES:,} + {TEST_IMAGES:,} images of {len(CLASSES)} classes in {out}", highlight=False)
     config = dataclasses.replace(

@@ -1,8 +1,8 @@
-"""A seed → a small labelled set of JPEGs on disk: ten kinds of textured shapes, in disguise.
+"""Demo images: a small labelled set of JPEGs, ten kinds of textured shapes drawn from a seed.
 
 The class is a shape and its texture. Everything else is nuisance, drawn anew for each image: both colours of the
-texture, the background, place, scale and direction, the light and its gradient, clutter of plain shapes, noise. So
-neighbours in raw pixels share their colours, not their class, and an encoder has to learn to look past them.
+texture, the background, position, scale and rotation, the light and its gradient, clutter of plain shapes, noise. So
+neighbours in raw pixels share their colours, not their class, and an encoder has to learn to ignore them.
 """
 
 import math
@@ -24,7 +24,7 @@ def _polygon(x: Plane, y: Plane, corners: int) -> Plane:
     return np.hypot(x, y) * np.cos(np.arctan2(y, x) % sector - sector / 2) / math.cos(sector / 2)
 
 
-# A shape is where its function of (x, y), in units of its radius, is below 1.
+# A shape is the set of (x, y), in units of its radius, where its function is below 1.
 _SHAPES: dict[str, Function] = {
     "disc": np.hypot,
     "square": lambda x, y: np.maximum(abs(x), abs(y)) * 1.15,
@@ -56,7 +56,7 @@ CLASSES: tuple[str, ...] = tuple(f"{texture}-{shape}" for texture, shape in zip(
 """The ten classes: one texture on one shape each."""
 
 _SUPERSAMPLING = 2
-_LEAST_CONTRAST = 0.35  # mean difference of the two colours; below it a texture could hardly be seen
+_LEAST_CONTRAST = 0.35  # mean difference of the two colours; below it a texture can hardly be seen
 
 
 def draw_demo_image(label: int, rng: np.random.Generator, size: int = 64) -> npt.NDArray[np.uint8]:
@@ -64,7 +64,7 @@ def draw_demo_image(label: int, rng: np.random.Generator, size: int = 64) -> npt
     side = size * _SUPERSAMPLING
     y, x = np.mgrid[0:side, 0:side] / side * 2 - 1
     canvas = _gradient(x, y, _color(rng), _color(rng), rng)
-    # Larger than the picture, as a rule: most crops then show some of it.
+    # Mostly larger than the picture, so that most crops show some of it.
     u, v = _place(x, y, rng, radius=rng.uniform(1.3, 1.9), spread=0.3)
     periods = rng.uniform(3.0, 4.5)
     blend = 0.5 + 0.5 * np.clip(2.5 * list(_TEXTURES.values())[label](u * periods, v * periods), -1, 1)[..., None]
@@ -89,7 +89,7 @@ def write_demo_images(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write `count` JPEGs of quality 90 as folder/CLASS/NNNNN.jpg; every class gets the same number, give or take one.
+    """Write `count` JPEGs of quality 90 as folder/CLASS/NNNNN.jpg, the same number in every class, within one.
 
     Image i depends on the seed and i alone, so any number of workers writes the same files.
     """
@@ -130,7 +130,7 @@ def _gradient(
 
 
 def _place(x: Plane, y: Plane, rng: np.random.Generator, radius: float, spread: float) -> tuple[Plane, Plane]:
-    """Move by up to `spread`, turn by any angle, and measure in units of `radius`."""
+    """Shift by up to `spread`, rotate by any angle, and scale to units of `radius`."""
     angle = rng.uniform(0, 2 * math.pi)
     dx, dy = x - rng.uniform(-spread, spread), y - rng.uniform(-spread, spread)
     u, v = dx * math.cos(angle) + dy * math.sin(angle), -dx * math.sin(angle) + dy * math.cos(angle)

@@ -1,4 +1,4 @@
-"""A machine → what works on it, what is missing, and the exact way to get it."""
+"""Doctor: what works on this machine, what is missing, and how exactly to get it."""
 
 import importlib.util
 import io
@@ -20,7 +20,7 @@ from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.train.environment import describe_environment
 
 _ENOUGH_SHARED_MEMORY = 2**30  # some 256-image batches of 224-pixel crops (77 MB each) in flight
-_WAY_TO_GET = {
+_HOW_TO_GET = {
     "ffcv": "in a clone of the project, as root: make install",
     "dali": "pip install nvidia-dali-cuda130 (with an older driver: nvidia-dali-cuda120)",
 }
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Return every finding. `missing` is something optional, `problem` something that will hurt a run."""
+    """Return every finding: `missing` is optional, a `problem` will hurt a run."""
     environment = describe_environment()
     return [
         *_software(environment),
@@ -85,7 +85,7 @@ def _backends(environment: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _tried(backend: Backend, device: str) -> Finding:
-    what, advice = f"Loader backend {backend}", _WAY_TO_GET.get(backend, "install the project anew")
+    what, advice = f"Loader backend {backend}", _HOW_TO_GET.get(backend, "reinstall the project")
     try:
         take_one_batch(backend, device)
     except ModuleNotFoundError as error:
@@ -96,7 +96,7 @@ def _tried(backend: Backend, device: str) -> Finding:
 
 
 def take_one_batch(backend: Backend, device: str) -> None:
-    """Have a backend decode and crop two images in a `.beton`; raises whatever it fails with."""
+    """Let a backend decode and crop two images of a `.beton`; raises whatever it fails with."""
     import torch
 
     from simsiam.pipeline.beton.writer import BetonWriter
@@ -129,5 +129,5 @@ def _machine(environment: dict[str, Any]) -> Iterator[Finding]:
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     writable = os.access(next(path for path in (cache, *cache.parents) if path.exists()), os.W_OK)
-    advice = "" if writable else "set XDG_CACHE_HOME to a writable folder, or folders are scanned anew each time"
+    advice = "" if writable else "set XDG_CACHE_HOME to a writable folder, or folders are scanned again each time"
     yield Finding("ok" if writable else "missing", f"Cache of folder scans: {cache / 'simsiam'}", advice)

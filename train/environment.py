@@ -1,4 +1,4 @@
-"""Machine and software → what a result must be quoted with."""
+"""Environment: the machine and the software versions that a result is quoted with."""
 
 import importlib.metadata
 import platform
@@ -40,7 +40,7 @@ def cpu_name() -> str:
 
 
 def shared_memory_bytes() -> int | None:
-    """Return the free space of /dev/shm, through which loader processes hand over their batches; None without it."""
+    """Return the free bytes of /dev/shm, through which loader processes pass their batches; None without it."""
     return shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None
 
 

@@ -1,4 +1,4 @@
-"""The name of a recipe, a YAML file or a run folder → the configuration it holds."""
+"""Recipes: configurations in YAML, by the name of a recipe, the path of a file or a run folder."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def recipe_file(name: str) -> Path:
 
 
 def load_config(file: Path) -> PretrainConfig:
-    """Read a YAML file.
+    """Return the configuration in a YAML file; what the file doesn't name has its default.
 
     Raises UsageError, which names the file and the key, for unknown keys and wrong values.
     """
@@ -56,7 +56,9 @@ def load_config(file: Path) -> PretrainConfig:
 
 
 def _read_value(option: Option, value: Any, file: Path) -> Any:
-    """Return a value of YAML, read as on the command line."""
+    """Return a value of YAML, read by the rules of the command line."""
+    if isinstance(value, bool) and "off" in option.kind.choices:  # YAML reads a bare on or off as a bool
+        value = "on" if value else "off"
     if isinstance(value, list) and option.kind.length is None:
         raise UsageError(f"In {file}: {option.key} takes one value, not the list {value}.")
     try:

@@ -102,6 +102,12 @@ def test_yaml_may_leave_anything_out(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, "model:\nepochs: 3\n")) == PretrainConfig(epochs=3)
 
 
+def test_on_and_off_need_no_quotes(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "fused_batch_norm: off\ncompile: off\nlog:\n  tensorboard: off"))
+    assert (config.fused_batch_norm, config.compile, config.log.tensorboard) == ("off", "off", False)
+    assert load_config(written(tmp_path, "fused_batch_norm: on")).fused_batch_norm == "on"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

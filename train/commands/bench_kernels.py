@@ -69,5 +69,5 @@ def _line(result: dict[str, Any]) -> str:
     return (
         f"  {result['way']:<12} {result['milliseconds']:>10,.3f} ms  ({low:,.3f} – {high:,.3f})"
         f"  {result['gigabytes_per_second']:>8,.1f} GB/s  {result['percent_of_copy']:>5.1f} % of a copy"
-        + ("  not checked: draws for itself" if result["error"] is None else "")
+        + ("  not checked: it draws its own random numbers" if result["error"] is None else "")
     )

@@ -17,16 +17,16 @@ from simsiam.train.terminal.options import INLINE
 class BenchStepOptions:
     """Measure training steps on crops that are ready on the device: nothing is read, decoded or waited for.
 
-    Our step makes the views from the crops; the peer's come ready from its loader. Each row runs in its own process on
-    all cores, and they take turns. A rate is the median of windows of a second or more, after a warm-up; the times of
-    the stages come from separate steps. For the whole way from images to weights see simsiam bench train.
+    Our step makes the views from the crops; the baseline's come ready from its loader. Each row runs in its own process
+    on all cores, and they take turns. A rate is the median of windows of a second or more, after a warm-up; the times
+    of the stages come from separate steps. For the whole way from images to weights see simsiam bench train.
     """
 
-    rows: tuple[StepRowName, ...] = ("ours", "peer", "peer-amp")
+    rows: tuple[StepRowName, ...] = ("ours", "baseline", "baseline-amp")
     """What to measure: our step (ours), also in a given precision (ours-fp32, ours-bf16), through torch.compile
     (ours-compiled), with batch norm and ReLU as one operation (ours-fused; on a CPU ours has that) or as one CUDA graph
-    (ours-graphed); and what most trainings have, one pass a view, channels-first, uncompiled, in PyTorch's own layers,
-    loss and SGD, in float32 (peer) or mixed precision (peer-amp)."""
+    (ours-graphed); and what most trainings have: one pass per view, channels-first, uncompiled, PyTorch's own layers,
+    loss and SGD, in float32 (baseline) or mixed precision (baseline-amp)."""
     step: StepOptions = field(default=StepOptions(seconds=24.0), metadata=INLINE)
 
 

@@ -25,12 +25,12 @@ class BenchTrainOptions:
 
     source: Path
     """Folder of images, or .beton file."""
-    rows: tuple[TrainRowName, ...] = ("ours", "peer")
+    rows: tuple[TrainRowName, ...] = ("ours", "baseline")
     """What to measure: our loader and step (ours); a DataLoader over torchvision's ImageFolder with the reference
-    transforms, and a step in float32 (peer) or mixed precision (peer-amp) as in simsiam bench step. Our step on crops
-    that are ready (synthetic) is always measured, too."""
+    transforms, and a step in float32 (baseline) or mixed precision (baseline-amp) as in simsiam bench step. Our step on
+    crops that are ready (synthetic) is always measured, too."""
     images: Path | None = None
-    """Folder of images, in class folders, for the peer; by default the source."""
+    """Folder of images, in class folders, for the baseline; by default the source."""
     backend: Backend = "auto"
     """Our loader."""
     workers: int | None = None

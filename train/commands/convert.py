@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simsiam.pipeline.beton.convert import Conversion
 
 _MOST_LINES = 20
-"""Images left out that are named on the screen."""
+"""Skipped images that are named on the screen."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,21 @@ def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]
     from simsiam.pipeline.beton.manifest import manifest_path
 
     out, skipped = conversion.path, conversion.skipped
-    done_now = images - conversion.taken_over
+    converted_now = images - conversion.taken_over
     yield (
         f"{counted(conversion.count, 'image')}, {conversion.bytes_written / 2**20:,.1f} MiB, {conversion.seconds:.1f} s"
-        f" ({done_now / conversion.seconds:,.0f} images/s) → {out}"
+        f" ({converted_now / conversion.seconds:,.0f} images/s) → {out}"
     )
-    now = ""
     if conversion.taken_over:
-        yield f"{conversion.taken_over:,} images of the set had been done before"
-        now = " now"
-    undecoded = f", undecoded: simsiam verify {out} decodes them, as --check full would have"
+        yield f"resumed: {counted(conversion.taken_over, 'image was', 'images were')} already converted"
+    undecoded = f", not decoded; simsiam verify {out} decodes them, and so does --check full"
     yield (
-        f"{conversion.copied:,} were copied byte for byte{now}"
+        f"{counted(conversion.copied, 'was', 'were')} copied byte for byte"
         f"{undecoded if conversion.copied and check == 'markers' else ''}"
     )
     for name, reason in skipped[:_MOST_LINES]:
-        yield f"left out: {name}: {reason}"
+        yield f"skipped: {name}: {reason}"
     if skipped:
-        yield f"{counted(len(skipped), 'image was', 'images were')} left out" + (
+        yield f"{counted(len(skipped), 'image was', 'images were')} skipped" + (
             f"; {manifest_path(out)} lists them all" if len(skipped) > _MOST_LINES else ""
         )

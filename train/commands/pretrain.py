@@ -1,4 +1,4 @@
-"""`simsiam pretrain`: a recipe, a YAML file or a run folder, and options → a run."""
+"""`simsiam pretrain`: trains an encoder by a recipe, a YAML file or a run folder, and options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,16 @@ from simsiam.train.terminal.exit_codes import DONE
 from simsiam.train.terminal.run_summary import print_summary
 
 
+@dataclass(frozen=True)
+class PretrainOptions(PretrainConfig):
+    """Pretrain an encoder with SimSiam (arXiv 2011.10566)."""
+
+    print_config: bool = False
+    """Print the resolved configuration as YAML and stop."""
+
+
 def run(arguments: Sequence[str], prog: str) -> int:
-    """Read the recipe's name first, since its values are the defaults that the other options start from."""
+    """Train; the recipe comes first, since its values are the defaults of the options."""
     if not arguments or arguments[0].startswith("-"):
         if arguments[:1] in (["-h"], ["--help"]):
             return _explain(prog)
@@ -27,8 +35,8 @@ def run(arguments: Sequence[str], prog: str) -> int:
     file = recipe_file(recipe)
     config = load_config(file)
     if file.name == "config.yaml" and file.parent == Path(recipe).expanduser():
-        # A run folder is named to go on with it.
-        options = ["--run-dir", str(file.parent), "--resume", "auto", *options]
+        # Naming a run folder resumes the run.
+        options = [f"--run-dir={file.parent}", "--resume=auto", *options]
     config, print_config = _parse(options, config, f"{prog} {recipe}")
     if print_config:
         import yaml
@@ -46,14 +54,6 @@ def run(arguments: Sequence[str], prog: str) -> int:
     return DONE
 
 
-@dataclass(frozen=True)
-class PretrainOptions(PretrainConfig):
-    """Pretrain an encoder with SimSiam (arXiv 2011.10566)."""
-
-    print_config: bool = False
-    """Print the resolved configuration as YAML and stop."""
-
-
 def _parse(options: Sequence[str], config: PretrainConfig, prog: str) -> tuple[PretrainConfig, bool]:
     """Apply the options to a configuration; the second value says whether it is only to be printed."""
     settings = dict(vars(parse(PretrainOptions(**vars(config)), options, prog)))
@@ -66,7 +66,7 @@ def _explain(prog: str) -> int:
         f"usage: {prog} RECIPE|FILE|RUN [--data.path IMAGES] [options]\n\n"
         f"RECIPE  one of {', '.join(recipe_names())}\n"
         "FILE    a YAML file with the same keys, such as a run's config.yaml\n"
-        "RUN     a run folder: goes on where it stopped\n\n"
+        "RUN     a run folder: resumes it where it stopped\n\n"
         "simsiam pretrain RECIPE --help lists the options with the recipe's values as defaults. Without a recipe:\n",
         highlight=False,
         markup=False,

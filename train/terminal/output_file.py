@@ -1,4 +1,4 @@
-"""The file a command is to write → a refusal before the work begins where it can't be written."""
+"""Output file of a command: refused before the work starts if it can't be written."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ from simsiam.pipeline.errors import UsageError
 
 
 def check_output(out: Path, ending: str) -> None:
-    """Raise UsageError when the name doesn't end in `ending`, such as `.png`, or can't be written to.
+    """Raise UsageError if `out` doesn't end in `ending`, such as `.png`, or can't be written.
 
-    Nothing is written yet: the folders that `out` is to lie in are made with it.
+    Nothing is written yet; missing folders are made together with the file.
     """
     if out.suffix != ending:
         raise UsageError(f"The file {out} would hold a {ending} under another name; give a name that ends in {ending}.")
@@ -17,6 +17,6 @@ def check_output(out: Path, ending: str) -> None:
         raise UsageError(f"{out} is a folder; give the name of a file that ends in {ending}.")
     nearest = next(folder for folder in out.absolute().parents if folder.exists())
     if not nearest.is_dir():
-        raise UsageError(f"{out} can't be written, since {nearest} is a file; choose another place.")
+        raise UsageError(f"{out} can't be written, since {nearest} is a file; choose another path.")
     if not os.access(nearest, os.W_OK):
-        raise UsageError(f"{out} can't be written, since you may not write into {nearest}; choose another place.")
+        raise UsageError(f"{out} can't be written, since you may not write into {nearest}; choose another path.")

@@ -1,4 +1,4 @@
-"""A word that is not among those there are → the one that was probably meant."""
+"""Suggestion for an unknown name: the known one that was probably meant."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,12 +8,12 @@ from types import MappingProxyType
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """Return the name that looks most like `word`; None when none does.
 
-    Of a dotted name the last part counts, too, and the beginning of each of its words: `lr` is near
-    `optimizer.base-lr`. Leading dashes count for nothing.
+    The last part of a dotted name is compared, too, and the start of each of its words: `lr` is near
+    `optimizer.base-lr`. Leading dashes are ignored.
     """
     names, word = list(names), word.lstrip("-")
     for form in (_plain, _last_part):
-        by_form = {form(name): name for name in reversed(names)}  # of two alike the first one stays
+        by_form = {form(name): name for name in reversed(names)}  # the first of two alike stays
         if found := difflib.get_close_matches(word, by_form, n=1):
             return by_form[found[0]]
     return next((name for name in names if any(part.startswith(word) for part in _words(name))), None)
@@ -22,12 +22,12 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 def did_you_mean(word: str, names: Iterable[str], declined: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return the end of a sentence: `; did you mean NAME?`, or a full stop where no name is near.
 
-    `declined` says, in whole sentences, why there is no name with a certain beginning, which has underscores.
+    `declined` gives the reason, in whole sentences, why there is no name with a certain prefix, in underscores.
     """
     plain = _plain(word).replace("-", "_")
-    for beginning, why in declined.items():
-        if plain.startswith(beginning):
-            return f". {why}"
+    for prefix, reason in declined.items():
+        if plain.startswith(prefix):
+            return f". {reason}"
     name = nearest(word, names)
     return f"; did you mean {name}?" if name else "."
 

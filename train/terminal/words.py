@@ -7,7 +7,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def rate_text(rate: float) -> str:
-    """Return a rate with as many digits as are worth reading: `4.2`, `1,234`."""
+    """Return a rate without decimals, or with one below 10: `4.2`, `1,234`."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """Escape what can't be printed: a file may be called by a newline, or by what drives a terminal."""
+    """Escape what can't be printed: the name of a file may hold a newline, or codes that drive a terminal."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -22,7 +22,7 @@ RESULT = {
     "tflops_per_second": 61.5,
     "percent_of_products": 12.3,
     "peak_memory_mib": 2048.0,
-    "baseline": "peer",
+    "baseline": "baseline",
     "times_baseline": 2.5,
     "times_baseline_range": [2.25, 2.75],
 }
@@ -49,32 +49,36 @@ def test_options_of_bench_step_reach_the_rows_and_results_the_screen_and_the_fil
     asked: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     file, trace = tmp_path / "new" / "step.json", tmp_path / "trace.json"
-    options = f"--arch resnet18 --stem cifar --size 32 --batch-size 128 --rows ours,peer --precision bf16 --json {file}"
+    options = (
+        f"--arch resnet18 --stem cifar --size 32 --batch-size 128 --rows ours,baseline --precision bf16 --json {file}"
+    )
     assert run(["bench", "step", *options.split(), "--compile", "default", "--profile", str(trace)]) == 0
     config = asked["config"]
     assert (config.model.arch, config.model.stem, config.data.size) == ("resnet18", "cifar", 32)
     assert (config.batch_size, config.precision, config.compile) == (128, "bf16", "default")
-    assert (asked["names"], asked["trace"]) == (("ours", "peer"), trace)
+    assert (asked["names"], asked["trace"]) == (("ours", "baseline"), trace)
     screen = capsys.readouterr().out
     rows = [line.split() for line in screen.splitlines() if line.split()[:1] == ["ours"] and "times" not in line]
     assert rows == [
         ["ours", "1,234", "1,200–1,300", "2,469", "51.8", "3.2", "2.50"],
         ["ours", "0.5", "1.2", "16.0", "32.0", "2.0", "61.50", "12", "2,048"],
     ]
-    assert "ours takes 2.50 times as many images a second as peer, between 2.25" in " ".join(screen.split())
+    assert "ours takes 2.50 times as many images a second as baseline, between 2.25" in " ".join(screen.split())
     written = json.loads(file.read_text())
     assert written["results"] == [RESULT] and "packages" in written["environment"]
 
 
-def test_the_closing_sentence_is_about_the_first_row_that_is_not_the_peer(capsys: pytest.CaptureFixture) -> None:
-    print_step_results([RESULT | {"name": "peer", "times_baseline": 1.0}, RESULT], Console(width=200))
-    assert capsys.readouterr().out.splitlines()[-1].startswith("ours takes 2.50 times as many images a second as peer")
+def test_the_closing_sentence_is_about_the_first_row_that_is_not_the_baseline(capsys: pytest.CaptureFixture) -> None:
+    print_step_results([RESULT | {"name": "baseline", "times_baseline": 1.0}, RESULT], Console(width=200))
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("ours takes 2.50 times as many images a second as baseline")
+    )
 
 
 def test_bench_train_shows_the_ceiling_and_a_gpus_memory_bound(
     asked: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = f"{tmp_path} --backend torch --workers 3 --rows ours,peer-amp --images {tmp_path}"
+    options = f"{tmp_path} --backend torch --workers 3 --rows ours,baseline-amp --images {tmp_path}"
     assert run(["bench", "train", *options.split()]) == 0
     data = asked["config"].data
     assert (data.path, data.backend, data.workers, asked["images"]) == (tmp_path, "torch", 3, tmp_path)
@@ -94,4 +98,4 @@ def test_a_profile_under_another_name_is_refused_before_anything_is_measured(
 def test_help_teaches_the_rows(command: str, capsys: pytest.CaptureFixture) -> None:
     assert run(["bench", command, "--help"]) == 0
     screen = " ".join(capsys.readouterr().out.split())
-    assert ("peer-amp" in screen and "takes turns" in screen) or "take turns" in screen
+    assert ("baseline-amp" in screen and "takes turns" in screen) or "take turns" in screen

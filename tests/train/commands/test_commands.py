@@ -19,7 +19,7 @@ Capture = pytest.CaptureFixture[str]
 TinyConfig = Callable[..., PretrainConfig]
 
 
-def test_convert_writes_a_file_and_says_what_it_left_out(tiny_images: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_convert_writes_a_file_and_says_what_it_skipped(tiny_images: Path, tmp_path: Path, capsys: Capture) -> None:
     source = tmp_path / "images"
     for file in (tiny_images / "test").rglob("*.jpg"):
         copy = source / file.parent.name / file.name
@@ -31,7 +31,7 @@ def test_convert_writes_a_file_and_says_what_it_left_out(tiny_images: Path, tmp_
     assert run(["convert", str(source), str(out), *options.split()]) == 0
     said = capsys.readouterr().out
     assert said.startswith("16 images, ") and f"→ {out}\n" in said
-    assert f"left out: {source}/fine/[bad].jpg: " in said
+    assert f"skipped: {source}/fine/[bad].jpg: " in said
     beton = open_source(out)
     assert len(beton) == 16 and list(beton.classes) == ["coarse", "fine"]
     assert beton.sizes.tolist() == [[12, 12]] * 16

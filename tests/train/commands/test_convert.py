@@ -67,7 +67,7 @@ def test_reencode_writes_other_bytes_of_the_same_size(validation_tar: Path, devk
     assert beton.sizes.tolist() == [[30, 41], [30, 42], [30, 43]]
 
 
-def test_counts_what_was_copied_and_names_twenty_left_out(tmp_path: Path, capsys) -> None:
+def test_counts_what_was_copied_and_names_twenty_skipped(tmp_path: Path, capsys) -> None:
     folder = tmp_path / "images" / "class"
     folder.mkdir(parents=True)
     (folder / "good.jpg").write_bytes(jpeg(1))
@@ -80,10 +80,10 @@ def test_counts_what_was_copied_and_names_twenty_left_out(tmp_path: Path, capsys
     assert lines[0].startswith("2 images, ")
     assert (
         lines[1]
-        == f"1 were copied byte for byte, undecoded: simsiam verify {out} decodes them, as --check full would have"
+        == f"1 was copied byte for byte, not decoded; simsiam verify {out} decodes them, and so does --check full"
     )
-    assert lines[2].startswith(f"left out: {folder}/00.jpg: ")
-    assert lines[-1] == f"25 images were left out; {out}.json lists them all"
+    assert lines[2].startswith(f"skipped: {folder}/00.jpg: ")
+    assert lines[-1] == f"25 images were skipped; {out}.json lists them all"
     assert len(lines) == 2 + 20 + 1
 
 
@@ -104,9 +104,9 @@ def test_a_name_cannot_drive_the_terminal(tmp_path: Path, capsys) -> None:
     folder = tmp_path / "images" / "class"
     folder.mkdir(parents=True)
     (folder / "good.jpg").write_bytes(jpeg(1))
-    (folder / "\x1b[31mbad\nleft out: evil.jpg").write_text("text")
+    (folder / "\x1b[31mbad\nskipped: evil.jpg").write_text("text")
     assert run(["convert", str(folder.parent), str(tmp_path / "out.beton")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1 image, ")
-    assert lines[2].startswith(f"left out: {folder}/\\x1b[31mbad\\nleft out: evil.jpg: ")
-    assert lines[3:] == ["1 image was left out"]
+    assert lines[2].startswith(f"skipped: {folder}/\\x1b[31mbad\\nskipped: evil.jpg: ")
+    assert lines[3:] == ["1 image was skipped"]

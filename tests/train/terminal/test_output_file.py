@@ -16,8 +16,8 @@ def test_a_folder_that_is_yet_to_be_made_is_good_and_not_made_yet(tmp_path: Path
     [
         ("sheet.jpg", "would hold a .png under another name; give a name that ends in .png"),
         ("folder.png", "folder.png is a folder; give the name of a file"),
-        ("file/sheet.png", "file is a file; choose another place"),
-        ("file/new/sheet.png", "file is a file; choose another place"),
+        ("file/sheet.png", "file is a file; choose another"),
+        ("file/new/sheet.png", "file is a file; choose another"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path: Path, name: str, said: str) -> None:
