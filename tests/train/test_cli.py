@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from simsiam.pipeline.errors import ImageError, RunError, UsageError
+from simsiam.train import cli
 from simsiam.train.cli import COMMANDS, run
 
 Capture = pytest.CaptureFixture[str]
@@ -268,6 +269,12 @@ def test_help_lists_every_command(capsys: Capture) -> None:
         said = capsys.readouterr().out
         assert all(f"\n  {name} " in said for name in COMMANDS)
         assert max(map(len, said.splitlines())) < 80
+
+
+def test_each_command_is_a_file_and_only_the_command_line_imports_them() -> None:
+    train = Path(cli.__file__).parent
+    assert {file.stem for file in (train / "commands").glob("*.py")} == {name.replace(" ", "_") for name in COMMANDS}
+    assert [file.name for file in train.rglob("*.py") if "simsiam.train.commands" in file.read_text()] == ["cli.py"]
 
 
 def test_version(capsys: Capture) -> None:
