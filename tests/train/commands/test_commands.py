@@ -127,3 +127,15 @@ def test_bench_loader_writes_json(tiny_images: Path, tmp_path: Path, capsys: Cap
     assert [result["name"] for result in written["results"]] == ["torch", "resident", "synthetic"]
     assert written["environment"]["packages"]["torch"]
     assert "images/s" in capsys.readouterr().out
+
+
+def test_bench_convert_writes_json(tiny_images: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "bench.json"
+    options = f"--rows scan,re-encoded --workers 1 --rounds 1 --max-side 12 --folder {tmp_path} --json {out}"
+    assert run(["bench", "convert", str(tiny_images / "test"), *options.split()]) == 0
+    results = json.loads(out.read_text())["results"]
+    assert [(result["name"], result["images"], result["max_side"]) for result in results] == [
+        ("scan", 16, 12),
+        ("re-encoded", 16, 12),
+    ]
+    assert "re-encoded" in capsys.readouterr().out and list(tmp_path.iterdir()) == [out]
