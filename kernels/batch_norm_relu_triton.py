@@ -47,7 +47,7 @@ def normalize(x: Tensor, residual: Tensor | None, norm: Norm, relu: bool) -> Ten
 
 @triton.jit
 def _partial_statistics(x, means, squares, rows, channels, chunk_rows, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Mean of a chunk of rows, and sum of squared differences from it, by Welford's recurrence in each slot of a tile.
+    """Write the mean of a chunk of rows and the sum of squares about it: Welford's recurrence in each slot of a tile.
 
     No square is ever subtracted from another, so a mean far from zero costs no precision.
     """

@@ -1,4 +1,4 @@
-"""Predictions and projections of two views → SimSiam's symmetric negative cosine similarity, a scalar."""
+"""Symmetric negative cosine similarity, SimSiam's loss: predictions and projections of two views in, a scalar out."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,8 @@ def negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float =
     eq. (4) for the loss. It lies in [−1, 1]; −1 means that every prediction points at its target.
 
     On a CUDA device it is the custom operator `simsiam::negative_cosine`: one launch forward (and a sum over
-    rows), one backward. That saves some twenty launches and rounds better; it is no lever for throughput,
-    since the four matrices are a few megabytes in a step that moves many gigabytes. Elsewhere it is the
-    reference.
+    rows), one backward. That saves some twenty launches and rounds better, but hardly changes the throughput:
+    the four matrices are a few megabytes in a step that moves many gigabytes. Elsewhere it is the reference.
 
     Args:
         p1: Predictions for the first views, (rows, features), float32, bfloat16 or float16.
@@ -24,7 +23,7 @@ def negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float =
 
     Returns:
         A float32 scalar. Norms and products are float32 whatever the inputs are, autocast or not, and neither
-        overflow nor vanish, however long or short a row is.
+        overflow nor underflow, however long or short a row is.
 
     Raises:
         ValueError: The four are not matrices of one shape with at least one entry, or not floating point.
@@ -53,7 +52,7 @@ def _mean_negative_cosine(p: Tensor, z: Tensor, eps: float) -> Tensor:
 
 def _unit_rows(rows: Tensor, eps: float) -> Tensor:
     rows = rows.float()
-    # In units of the largest entry: squares of float32 entries overflow from 1e19 on and vanish below 1e-19.
+    # In units of the largest entry: squares of float32 entries overflow from 1e19 on and underflow below 1e-19.
     largest = rows.detach().abs().amax(dim=1, keepdim=True)
     unit = torch.where(largest == 0, 1, largest)
     rows = rows / unit
@@ -62,7 +61,7 @@ def _unit_rows(rows: Tensor, eps: float) -> Tensor:
 
 @torch.library.custom_op("simsiam::negative_cosine", mutates_args=())
 def _negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float) -> Tensor:
-    # Here, since triton is slow to import and not everywhere.
+    # Imported here, since triton is slow to import and not available everywhere.
     from simsiam.kernels.negative_cosine_triton import negative_cosine_triton
 
     return negative_cosine_triton(p1, p2, z1, z2, eps)

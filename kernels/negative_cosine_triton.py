@@ -1,4 +1,4 @@
-"""The symmetric negative cosine loss, and its gradient, as one Triton kernel each: a program does one row."""
+"""`negative_cosine` on a GPU: one Triton kernel for the loss, one for its gradient, a program for each row."""
 
 import torch
 import triton
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def negative_cosine_triton(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float) -> Tensor:
-    """Return the loss, a float32 scalar; arguments as `negative_cosine` has checked them.
+    """Return the loss, a float32 scalar; the arguments are taken as checked.
 
     The kernel writes each row's share, and a sum in fixed order adds them: the same bits every time.
     """
@@ -29,7 +29,7 @@ def negative_cosine_triton(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: 
 def negative_cosine_backward_triton(
     gradient: Tensor, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients to p1 and p2, in their shapes and dtypes; `gradient` is the loss's, a scalar."""
+    """Return the gradients of p1 and p2, in their shapes and dtypes; `gradient` is that of the loss, a scalar."""
     matrices = [_with_dense_rows(matrix) for matrix in (p1, p2, z1, z2)]
     rows, features = p1.shape
     p1_gradient, p2_gradient = (torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in (p1, p2))
@@ -48,12 +48,12 @@ def negative_cosine_backward_triton(
 
 
 def _with_dense_rows(matrix: Tensor) -> Tensor:
-    # The halves of one batch are read in place: only the step within a row must be 1.
+    # The halves of one batch are not copied: only the stride within a row must be 1.
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
 def _meta(features: int) -> dict[str, int]:
-    """A program holds whole rows in registers, about 16 numbers per thread and row."""
+    """Return block and warps: a program holds whole rows in registers, about 16 numbers per thread and row."""
     block = triton.next_power_of_2(features)
     return {"BLOCK": block, "num_warps": min(max(block // 512, 1), 16)}
 
@@ -62,7 +62,7 @@ def _meta(features: int) -> dict[str, int]:
 def _load_row(pointer, stride, features, eps, BLOCK: tl.constexpr):
     """Return this program's row and its norm, at least eps, both in units of its largest entry, and that entry.
 
-    Squares of such entries neither overflow nor vanish.
+    Squares of such entries neither overflow nor underflow.
     """
     column = tl.arange(0, BLOCK)
     row = tl.load(pointer + tl.program_id(0).to(tl.int64) * stride + column, mask=column < features, other=0.0)
@@ -91,7 +91,7 @@ def _forward(
 
 @triton.jit
 def _write_gradient(output, gradient, p, z, p_stride, z_stride, features, eps, BLOCK: tl.constexpr):
-    """The gradient of p·z / ‖p‖‖z‖ to p is (ẑ − (p̂·ẑ) p̂) / ‖p‖; where eps bounds ‖p‖, ẑ / eps."""
+    """Write the gradient of p·z / ‖p‖‖z‖ with respect to p: (ẑ − (p̂·ẑ) p̂) / ‖p‖, or ẑ / eps where ‖p‖ < eps."""
     p_row, p_norm, unit = _load_row(p, p_stride, features, eps, BLOCK)
     z_row, z_norm, _ = _load_row(z, z_stride, features, eps, BLOCK)
     p_row /= p_norm

@@ -1,7 +1,8 @@
-"""A function compiled by numba, run by the threads that PyTorch computes with.
+"""Team of PyTorch's OpenMP threads, which runs a function compiled by numba.
 
-PyTorch's OpenMP threads wait for work by spinning, so that threads of our own would share their cores with them: two of
-ours took as long as one. GNU's OpenMP, which PyTorch brings on Linux, lets a function be run by the same team.
+Why: PyTorch's threads wait for work by spinning, so that threads of our own would share their cores with them: two of
+ours took as long as one. GNU's OpenMP, which PyTorch includes on Linux, lets its team run any function. To switch it
+off, set `fused_batch_norm: off` in a run's configuration: only `batch_norm_relu_cpu.py` uses it.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ from numba.extending import intrinsic
 
 
 def _load_openmp() -> ctypes.CDLL:
-    """Load what PyTorch's library is linked to: another OpenMP in this process has other threads."""
+    """Load the OpenMP that PyTorch's library is linked to: another one in this process has other threads."""
     return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
 
 
@@ -32,30 +33,31 @@ def _one() -> int:
     return 1
 
 
-def _address(library: Any, name: str, instead: Any) -> int | None:
-    return ctypes.cast(getattr(library, name, instead), ctypes.c_void_p).value
+def _address(library: Any, name: str, default: Any) -> int | None:
+    return ctypes.cast(getattr(library, name, default), ctypes.c_void_p).value
 
 
 try:
     _openmp: Any = _load_openmp()
     _openmp.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     _openmp.GOMP_parallel.restype = None
-except (OSError, AttributeError):  # another system, or PyTorch with another OpenMP: one thread does it
+except (OSError, AttributeError):  # another system, or PyTorch with another OpenMP: one thread runs the function
     _openmp = None
 
-# By names, since code with an address in it can't be kept on the disk.
+# By name, since machine code that contains an address can't be cached on disk.
 llvmlite.binding.add_symbol("simsiam_thread_number", _address(_openmp, "omp_get_thread_num", _zero))
 llvmlite.binding.add_symbol("simsiam_team_size", _address(_openmp, "omp_get_num_threads", _one))
 thread_number = types.ExternalFunction("simsiam_thread_number", types.int32())
-"""In compiled code: which thread of the team this is, from 0."""
+"""In compiled code: the index of this thread in the team."""
 team_size = types.ExternalFunction("simsiam_team_size", types.int32())
-"""In compiled code: how many there are."""
+"""In compiled code: the number of threads in the team."""
 
 
 def run_on_team(function: Any, arguments: Sequence[int]) -> None:
-    """Call `function` in as many threads as PyTorch uses, at once, and wait for all.
+    """Call `function` in each of PyTorch's threads in parallel, and wait for all.
 
-    `function` is a `numba.cfunc` of a pointer to int64: to the `arguments`, numbers and addresses alike.
+    `function` is a `numba.cfunc` of a pointer to int64: the `arguments`, which are numbers and addresses of memory that
+    the caller keeps alive.
     """
     words = np.array(arguments, np.int64)
     if _openmp is None:
@@ -66,7 +68,7 @@ def run_on_team(function: Any, arguments: Sequence[int]) -> None:
 
 @intrinsic
 def pointer(typing_context: Any, address: Any) -> Any:
-    """In compiled code: an address as a pointer that `numba.carray` takes."""
+    """In compiled code: convert an address to a pointer that `numba.carray` takes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)

@@ -16,7 +16,7 @@ FILES = sorted((Path(__file__).parents[1] / "kernels").glob("test_*_triton.py"))
 
 
 def functions_of(file: Path) -> Iterator[tuple[str, Callable]]:
-    """Yield the tests of a file under names that tell the file, too."""
+    """Yield the tests of a file with names that include the file's."""
     spec = importlib.util.spec_from_file_location(f"compiled_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Crops and draws on which the augmentation's implementations are compared."""
+"""Crops and draws for the tests of the augmentation, and a comparison that any processor's rounding passes."""
 
 import torch
 from torch import Tensor
@@ -56,3 +56,12 @@ def crops(count: int, views: int = 2, size: int = 32, seed: int = 1) -> Tensor:
 def moved(draws: PhotometricDraws[Tensor], device: torch.device) -> PhotometricDraws[Tensor]:
     """Return the draws on another device."""
     return PhotometricDraws(*(draw.to(device) for draw in draws))
+
+
+def is_rounded(got: Tensor, full: Tensor) -> bool:
+    """Whether `got` is the float32 tensor `full` rounded to the dtype of `got`, give or take 1e-6 before rounding.
+
+    Code compiled for two dtypes may round differently in float32, depending on the processor.
+    """
+    low, high = ((full + offset).to(got.dtype) for offset in (-1e-6, 1e-6))
+    return bool(((low <= got) & (got <= high)).all())

@@ -10,7 +10,7 @@ from simsiam.kernels import augment_cpu_rows
 from simsiam.kernels.augment import IMAGENET_MEAN, IMAGENET_STD, augment_views_reference
 from simsiam.kernels.augment_contract import PhotometricDraws
 from simsiam.kernels.augment_cpu import augment_views_cpu
-from tests.kernels.augment_inputs import crops, drawn
+from tests.kernels.augment_inputs import crops, drawn, is_rounded
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -55,10 +55,16 @@ def test_weights_of_the_gaussian_sum_to_one_and_reach_no_further_than_needed() -
         assert 2 * weights.sum() - weights[0] == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_types_are_the_float32_result_rounded(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_types_are_converted_from_the_float32_result(dtype: torch.dtype) -> None:
     pixels, draws = crops(9, size=20), drawn(9)
     assert torch.equal(augment(pixels, draws, dtype), augment(pixels, draws).to(dtype))
+
+
+def test_bfloat16_is_written_as_the_float32_result_rounded() -> None:
+    pixels, draws = crops(9, size=20), drawn(9)
+    got = augment(pixels, draws, torch.bfloat16)
+    assert got.dtype == torch.bfloat16 and is_rounded(got, augment(pixels, draws))
 
 
 def test_bfloat16_is_rounded_as_by_pytorch_at_every_tie() -> None:

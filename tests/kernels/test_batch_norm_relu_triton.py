@@ -9,7 +9,7 @@ from simsiam.kernels.batch_norm_relu_contract import Norm
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
-# Relative rounding error of a value stored in each type; the interpreter cuts bfloat16 off where a GPU rounds.
+# Relative rounding error of a value stored in each type; the interpreter truncates to bfloat16 where a GPU rounds.
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-11}
 BACKEND = {"cpu": "aot_eager", "cuda": "inductor"}
 

@@ -17,7 +17,7 @@ from simsiam.kernels.compiled_once import compiled_once
     ],
     ids=["njit", "cfunc"],
 )
-def test_where_nothing_can_be_kept_it_says_so_and_compiles_all_the_same(
+def test_without_a_cache_it_warns_and_still_compiles(
     compiler: Callable,
     signature: tuple[Any, ...],
     call: Callable[[Any], int],
