@@ -15,7 +15,7 @@ PACKAGES = ("pipeline", "model", "kernels", "train")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    # A copy, since setuptools leaves its build folder beside the sources.
+    # A copy, since setuptools leaves its build folder next to the sources.
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     for package in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,6 +1,6 @@
 """Demo images: a small labelled set of JPEGs, ten kinds of textured shapes drawn from a seed.
 
-The class is a shape and its texture. Everything else is nuisance, drawn anew for each image: both colours of the
+The class is a shape and its texture. Everything else is nuisance, drawn afresh for each image: both colours of the
 texture, the background, position, scale and rotation, the light and its gradient, clutter of plain shapes, noise. So
 neighbours in raw pixels share their colours, not their class, and an encoder has to learn to ignore them.
 """

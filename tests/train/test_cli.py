@@ -209,7 +209,7 @@ def test_error_out_of_compiled_code_keeps_its_traceback(command) -> None:
         run(["extra"])
 
 
-def test_full_gpu_is_told_with_the_way_out(fails, capsys: Capture) -> None:
+def test_full_gpu_is_told_with_advice(fails, capsys: Capture) -> None:
     assert fails(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")) == 1
     assert line(capsys) == "simsiam: The GPU's memory is too small for this; give a smaller --batch-size.\n"
 

@@ -125,7 +125,7 @@ def test_pypis_apex_is_unmasked(machine, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert (found.state, found.advice) == ("problem", "pip uninstall apex")
 
 
-def test_little_shared_memory_is_a_problem_with_a_way_out(machine) -> None:
+def test_little_shared_memory_is_a_problem_with_advice(machine) -> None:
     machine(shared_memory_bytes=64 * 2**20)
     found = finding("/dev/shm")
     assert found.state == "problem"

@@ -27,7 +27,7 @@ def test_environment_goes_into_json() -> None:
     assert environment["cpu"] and environment["cores"] >= 1
 
 
-def test_packages_that_are_missing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_are_missing_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simsiam.train.environment.PACKAGES", ("numpy", "no-such-package"))
     assert list(describe_environment()["packages"]) == ["numpy"]
 

@@ -25,7 +25,7 @@ class BenchConvertOptions:
     """Folder of images in class folders."""
     rows: tuple[ConvertRowName, ...] = get_args(ConvertRowName)
     """What to measure: our scan of the folder (scan), simsiam convert as it is (convert), with all usual JPEGs copied
-    whatever their size (bytes-copied), with every image encoded anew (re-encoded), and FFCV's own DatasetWriter
+    whatever their size (bytes-copied), with every image encoded again (re-encoded), and FFCV's own DatasetWriter
     (ffcv-writer)."""
     max_side: int = 500
     """Reduce images whose longer side is above this many pixels, except for bytes-copied."""

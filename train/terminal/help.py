@@ -22,8 +22,9 @@ def print_help(settings: Any, prog: str) -> None:
     columns = min(console.width, _MOST_COLUMNS)
     # Arguments by position, then options, then those of each section.
     options = sorted(options_of(settings), key=lambda option: (not option.positional, option.section != ""))
-    positional = [option.name + ("..." if option.kind.length == 0 else "") for option in options if option.positional]
-    console.print(f"usage: {' '.join([prog, *positional, '[options]'])}\n\n{_wrapped(_doc(settings), columns)}")
+    required = [_usage(option) for option in options if option.default is MISSING]
+    rest = ["[options]"] if len(options) > len(required) else []
+    console.print(f"usage: {' '.join([prog, *required, *rest])}\n\n{_wrapped(_doc(settings), columns)}")
     for (is_positional, section), group in groupby(options, key=lambda option: (option.positional, option.section)):
         members = list(group)
         title = "arguments" if is_positional else f"{section} options".strip()
@@ -46,7 +47,7 @@ def _wrapped(text: str, columns: int, indent: str = "") -> str:
 
 def _usage(option: Option) -> str:
     if option.positional:
-        return option.name
+        return option.name + ("..." if option.kind.length == 0 else "")
     return ", ".join(option.names) if option.off_name else f"{option.name} {option.kind.metavar}"
 
 

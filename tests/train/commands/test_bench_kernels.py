@@ -49,7 +49,7 @@ def test_a_wrong_kernel_has_no_time_and_ends_with_exit_code_1(
 
 
 @pytest.mark.usefixtures("loss_factor")
-def test_a_skipped_way_is_left_out(tmp_path: Path) -> None:
+def test_a_skipped_way_is_not_measured(tmp_path: Path) -> None:
     assert bench(tmp_path / "kernels.json", "--device", "cpu", "--skip", "reference") == 0
     assert [row["way"] for row in json.loads((tmp_path / "kernels.json").read_text())["results"]] == ["simsiam"]
 

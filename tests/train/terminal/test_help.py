@@ -32,15 +32,20 @@ class Settings:
     """Must be."""
 
 
+@dataclass(frozen=True)
+class Bare:
+    """Do it."""
+
+
 HELP = """\
-usage: simsiam do FILES... [options]
+usage: simsiam do FILES... --must INT|None [options]
 
 What the command does.
 
 More of it.
 
 arguments
-  FILES
+  FILES...
         Files. (required)
 
 options
@@ -75,3 +80,8 @@ def test_defaults_of_an_instance_are_its_values_and_long_lines_are_wrapped(
     said = capsys.readouterr().out
     assert "(default: 0.25)" in said and "(default: none)" in said and "(default: 3)" in said
     assert max(map(len, said.splitlines())) <= 100
+
+
+def test_a_command_without_options_offers_none(capsys: pytest.CaptureFixture[str]) -> None:
+    print_help(Bare, "simsiam bare")
+    assert capsys.readouterr().out == "usage: simsiam bare\n\nDo it.\n"
