@@ -236,7 +236,8 @@ def _open_loader(
         console.print(f"Loader backend: {backend}, since {reason}.", highlight=False, soft_wrap=True)
     opening = show_progress(console, "Opening the loader", "images")
     with broken_image_advice(plan.source, plan.on_broken, _WITHOUT_BROKEN), opening as progress:
-        return open_loader(backend, plan, device, workers, progress, config.data.hw_decoder_load)
+        options = {"hw_decoder_load": config.data.hw_decoder_load} if backend == "dali" else {}
+        return open_loader(backend, plan, device, workers, progress, **options)
 
 
 def _announce(

@@ -13,20 +13,25 @@ import numpy.typing as npt
 import torch
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.decode import decode_reduced
 from simsiam.pipeline.errors import ImageError, RawRecordError, RunError, UsageError
-from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline, reads_like_pillow, reason
+from simsiam.pipeline.loaders.backend_package import backend_package
+from simsiam.pipeline.loaders.device_copy import upload
 from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
 from simsiam.pipeline.loaders.steps_ahead import Step, StepsAhead
 from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.progress import Progress
+
+with backend_package("dali", "nvidia-dali-cuda130"):
+    from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline, reads_like_pillow, reason
 
 _STEPS = 2 * QUEUE
 """Steps in the making, half of them in DALI's hands: bounds the memory."""
 
 
-class DaliLoader:
+class DaliLoader(CropLoader):
     """Has DALI decode each JPEG once and take its crops from the decoded pixels, in `threads` threads (at least one).
 
     On a CUDA device `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one.
@@ -42,25 +47,26 @@ class DaliLoader:
     Raises RunError when DALI can't work on the device, or fails on images that the reference decoder finds good.
     """
 
-    replaced: int = 0
-    """Broken images so far that another one stood in for."""
-
-    def __init__(self, plan: CropPlan, device: torch.device, threads: int, hw_decoder_load: float = 0.65) -> None:
+    def __init__(
+        self,
+        plan: CropPlan,
+        device: torch.device,
+        workers: int = 0,
+        progress: Progress | None = None,
+        *,
+        hw_decoder_load: float = 0.65,
+    ) -> None:
         if not 0 <= hw_decoder_load <= 1:
             raise UsageError(f"hw_decoder_load is a share of the images: give 0 to 1, not {hw_decoder_load}.")
         self._plan, self._device = plan, device
         self._images = plan.batch_size // plan.world_size
         self._open_pipeline = partial(
-            DaliPipeline, device, max(threads, 1), self._images, plan.views, plan.crop_size, hw_decoder_load
+            DaliPipeline, device, max(workers, 1), self._images, plan.views, plan.crop_size, hw_decoder_load
         )
         self._pipeline = self._open_pipeline()
         self._in_dali: deque[_Step] = deque()
         self._sound_crc32 = np.zeros(len(plan.source), np.uint32)  # 0: not looked through
-        self._steps: StepsAhead[_Step] = StepsAhead(plan, threads, _STEPS, "dali-reader")
-
-    @staticmethod
-    def check(plan: CropPlan) -> None:
-        """Refuse nothing: every source can be read."""
+        self._steps: StepsAhead[_Step] = StepsAhead(plan, workers, _STEPS, "dali-reader")
 
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
@@ -167,8 +173,7 @@ class DaliLoader:
         return torch.empty((self._images, self._plan.views, size, size, 3), dtype=torch.uint8, device=self._device)
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
+        return upload(array, self._device)
 
     def _feed(self, step: "_Step") -> None:
         rows = sorted(step.jpegs)

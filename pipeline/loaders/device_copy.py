@@ -3,9 +3,16 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from simsiam.pipeline.crops import Crops
+
+
+def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy an array to the device on the current stream, without waiting; on a CPU, share its memory."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 class CopiedCrops(NamedTuple):

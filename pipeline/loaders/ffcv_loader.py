@@ -7,24 +7,27 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from simsiam.pipeline.augmentation import Draws
 from simsiam.pipeline.beton.layout import RAW
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.decode import most_pixels
 from simsiam.pipeline.errors import ImageError, UsageError
+from simsiam.pipeline.loaders.backend_package import backend_package
 from simsiam.pipeline.loaders.device_copy import CopiedCrops, DeviceCopy
-from simsiam.pipeline.loaders.ffcv_routines import Decoder, crop_records
 from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows
 from simsiam.pipeline.loaders.steps_ahead import Step, StepsAhead
 from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.progress import Progress
+
+with backend_package("ffcv", "ffcv==1.0.2"):
+    from simsiam.pipeline.loaders.ffcv_routines import Decoder, crop_records
 
 _STEPS = 3
 """Steps in the making: bounds the memory."""
 
 
-class FfcvLoader:
+class FfcvLoader(CropLoader):
     """Decodes each record once, in `threads` threads (at least one), and takes its crops from the decoded pixels.
 
     Reading, decoding and cropping up to 16 images is one compiled call that holds no lock of Python's. One call for
@@ -42,30 +45,23 @@ class FfcvLoader:
     Raises UsageError when the source is no `.beton`.
     """
 
-    replaced: int = 0
-    """Broken images so far that another one stood in for."""
-
-    def __init__(self, plan: CropPlan, device: torch.device, threads: int) -> None:
-        self.check(plan)
-        assert isinstance(plan.source, Beton)
-        self._plan, self._source = plan, plan.source
-        records = plan.source.records
+    def __init__(
+        self, plan: CropPlan, device: torch.device, workers: int = 0, progress: Progress | None = None
+    ) -> None:
+        self._plan, self._source = plan, _beton_of(plan)
+        records = self._source.records
         pixels = records.sizes.astype(np.int64).prod(axis=1)
         # A decompression bomb is the reference decoder's to refuse; pixels that are stored need none.
         self._fits = (records.modes == RAW) | (pixels <= most_pixels())
         longest = records.lengths[self._fits & (records.modes != RAW)].max(initial=1)
         self._scratch = _Scratch(int(longest), int(pixels[self._fits].max(initial=1)) * 3)
         self._copy = DeviceCopy(device)
-        self._steps: StepsAhead[_Step] = StepsAhead(plan, threads, _STEPS, "ffcv")
+        self._steps: StepsAhead[_Step] = StepsAhead(plan, workers, _STEPS, "ffcv")
 
     @staticmethod
     def check(plan: CropPlan) -> None:
         """Raise UsageError unless the plan's source is a `.beton`."""
-        if not isinstance(plan.source, Beton):
-            raise UsageError(
-                "The ffcv backend reads .beton files alone: `simsiam convert` makes one of a folder, or use another"
-                " backend."
-            )
+        _beton_of(plan)
 
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
@@ -124,14 +120,15 @@ class FfcvLoader:
         return None
 
     def _copy_to_device(self, step: "_Step") -> None:
-        crops = Crops(
-            step.pixels,
-            Draws(*(torch.from_numpy(part) for part in step.draws)),
-            torch.from_numpy(step.index),
-            torch.from_numpy(self._source.labels[step.index]),
-        )
-        step.crops = self._copy.begin(crops)
+        labels = self._source.labels[step.index]
+        step.crops = self._copy.begin(Crops.on_host(step.pixels, step.draws, step.index, labels))
         del step.pixels
+
+
+def _beton_of(plan: CropPlan) -> Beton:
+    if isinstance(plan.source, Beton):
+        return plan.source
+    raise UsageError("The ffcv backend reads .beton files alone: convert the images to one, or use another backend.")
 
 
 @dataclass(eq=False)

@@ -1,17 +1,17 @@
-"""A plan and a device → uint8 crops on the device, step by step: the interface of every backend."""
+"""Opening a backend by name, or the fastest one for a source and a device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import importlib
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from simsiam.pipeline.crops import BACKENDS, Backend, CropLoader
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.progress import Progress
 
-if TYPE_CHECKING:  # the command line reads the backends' names from here, and must not pay for importing torch
+if TYPE_CHECKING:  # `simsiam --help` must not wait for torch
     import torch
 
 
@@ -50,69 +50,32 @@ def open_loader(
     plan: CropPlan,
     device: torch.device,
     workers: int,
-    progress: Callable[[int, int], None] | None = None,
-    hw_decoder_load: float = 0.65,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> CropLoader:
     """Open a backend by name; see `choose_backend` for what `auto` picks.
 
-    `workers` are processes of the torch backend (0: none but this one), threads of ffcv and dali (at least one).
-    `progress` is called with (done, total) images by a backend that reads them all first. `hw_decoder_load` is the
-    share of the JPEGs that dali gives to a GPU's hardware decoder.
+    Args:
+        backend: Which one.
+        plan: What to load.
+        device: Where the crops go.
+        workers: Processes of the torch backend (0: this one), threads of ffcv and dali (at least one).
+        progress: Called with (done, total) images by a backend that reads them all first.
+        options: What this backend alone takes, such as `hw_decoder_load` of dali; see its class.
 
-    Raises UsageError when the backend's package is missing or can't be loaded, naming it, or when it can't read the
-    plan's source.
+    Raises:
+        UsageError: The backend can't read the plan's source; MissingError when its package can't be imported.
     """
     if backend == "auto":
         backend, _ = choose_backend(plan, device)
     loader = _loader_class(backend)
     loader.check(plan)
-    options = {
-        "torch": (workers,),
-        "ffcv": (workers,),
-        "dali": (workers, hw_decoder_load),
-        "resident": (progress,),
-        "synthetic": (),
-    }
-    return loader(plan, device, *options[backend])
+    return loader(plan, device, workers, progress, **options)
 
 
-def _loader_class(backend: Backend) -> Any:
-    # Each backend is imported only when asked for, so that none needs another's packages.
-    if backend == "torch":
-        from simsiam.pipeline.loaders.torch_loader import TorchLoader
-
-        return TorchLoader
-    if backend == "ffcv":
-        with _explained(backend, "ffcv", "ffcv==1.0.2"):
-            from simsiam.pipeline.loaders.ffcv_loader import FfcvLoader
-        return FfcvLoader
-    if backend == "dali":
-        with _explained(backend, "nvidia-dali-cuda130", "nvidia-dali-cuda130"):
-            from simsiam.pipeline.loaders.dali_loader import DaliLoader
-        return DaliLoader
-    if backend == "resident":
-        from simsiam.pipeline.loaders.resident_loader import ResidentLoader
-
-        return ResidentLoader
-    if backend == "synthetic":
-        from simsiam.pipeline.loaders.synthetic_loader import SyntheticLoader
-
-        return SyntheticLoader
-    raise UsageError(f"There is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
-
-
-@contextmanager
-def _explained(backend: str, package: str, pinned: str) -> Iterator[None]:
-    """Turn the failure to import a backend's package into one sentence."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"The {backend} backend needs the package {package}, which isn't installed ({error}): pip install"
-            f" {pinned}, or use the torch backend."
-        ) from None
-    except (ImportError, OSError) as error:  # a library that it needs is missing, or of another version
-        raise UsageError(
-            f"The package {package} of the {backend} backend can't be loaded: {error}. Install it anew, or use the"
-            " torch backend."
-        ) from None
+def _loader_class(backend: Backend) -> type[CropLoader]:
+    """Import `NameLoader` of `name_loader.py`, and no other backend, so that none needs another's packages."""
+    if backend not in BACKENDS:
+        raise UsageError(f"There is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+    module = importlib.import_module(f"simsiam.pipeline.loaders.{backend}_loader")
+    return getattr(module, f"{backend.capitalize()}Loader")

@@ -1,6 +1,6 @@
 """Small sets kept whole on the device as uint8; crops are two batched matrix products."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -8,10 +8,12 @@ import numpy.typing as npt
 import torch
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.errors import ImageError, UsageError
+from simsiam.pipeline.loaders.device_copy import upload
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
 from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Source
 
 RESIDENT_LIMIT_BYTES = 2**30
@@ -24,7 +26,7 @@ def resident_bytes(source: Source) -> int:
     return len(source) * height * width * 3
 
 
-class ResidentLoader:
+class ResidentLoader(CropLoader):
     """Decodes the set once, then crops on the device from the same draws as every other backend.
 
     Resizing is separable and linear, so a crop with Pillow's antialiased bilinear filter is Y · image · Xᵀ, with one
@@ -33,11 +35,8 @@ class ResidentLoader:
     of Pillow's, 0.3 on average at worst.
     """
 
-    replaced: int = 0
-    """Broken images so far that another one stood in for."""
-
     def __init__(
-        self, plan: CropPlan, device: torch.device, progress: Callable[[int, int], None] | None = None
+        self, plan: CropPlan, device: torch.device, workers: int = 0, progress: Progress | None = None
     ) -> None:
         self.check(plan)
         self._plan = plan
@@ -80,9 +79,9 @@ class ResidentLoader:
             host_index, host_draws = self._plan.step(epoch, step)
             rows, crop = np.arange(len(host_index)), partial(self._broken_rows, host_index)
             self.replaced += crop_good_samples(self._plan, epoch, host_index, host_draws, rows, crop)
-            index = self._upload(host_index)
-            draws = Draws(*(self._upload(part) for part in host_draws))
-            pixels = crop_resize(self._images[index], draws.crop, self._plan.crop_size)
+            index = upload(host_index, self._device)
+            draws = Draws(*(upload(part, self._device) for part in host_draws))
+            pixels = crop_by_matrix_products(self._images[index], draws.crop, self._plan.crop_size)
             yield Crops(pixels, draws, index, self._labels[index])
 
     def close(self) -> None:
@@ -92,14 +91,8 @@ class ResidentLoader:
     def _broken_rows(self, index: npt.NDArray[np.int64], rows: Rows) -> dict[int, ImageError]:
         return {row: self._broken[sample] for row in rows.tolist() if (sample := int(index[row])) in self._broken}
 
-    def _upload(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
 
-
-def crop_resize(images: torch.Tensor, crop: torch.Tensor, size: int) -> torch.Tensor:
+def crop_by_matrix_products(images: torch.Tensor, crop: torch.Tensor, size: int) -> torch.Tensor:
     """Cut V boxes out of each image and resize them to `size` with an antialiased bilinear filter.
 
     `images` uint8 (N, H, W, 3) and `crop` int32 (N, V, 4: top, left, height, width) → uint8 (N, V, size, size, 3).

@@ -5,18 +5,18 @@ from collections.abc import Iterator
 import torch
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.progress import Progress
 
 
-class SyntheticLoader:
+class SyntheticLoader(CropLoader):
     """Yields the same crops of random pixels, with real draws, at every step: no reading, no copying."""
 
-    replaced: int = 0
-    """No image is read, so none is broken."""
-
-    def __init__(self, plan: CropPlan, device: torch.device) -> None:
+    def __init__(
+        self, plan: CropPlan, device: torch.device, workers: int = 0, progress: Progress | None = None
+    ) -> None:
         self._plan = plan
         index, draws = plan.step(0, 0)
         generator = torch.Generator(device).manual_seed(plan.seed % 2**63)
@@ -32,10 +32,6 @@ class SyntheticLoader:
             torch.from_numpy(index).to(device),
             torch.from_numpy(plan.source.labels[index]).to(device),
         )
-
-    @staticmethod
-    def check(plan: CropPlan) -> None:
-        """Refuse nothing: every source can be read."""
 
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""

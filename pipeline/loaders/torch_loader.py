@@ -13,15 +13,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from simsiam.pipeline.augmentation import Draws
-from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.device_copy import DeviceCopy
 from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
 from simsiam.pipeline.plan import CropPlan
+from simsiam.pipeline.progress import Progress
 
 
-class TorchLoader:
+class TorchLoader(CropLoader):
     """Decodes each image once and takes its crops from the decoded pixels, in `workers` processes (0: in this one).
 
     `plan.on_broken` says what becomes of a broken image: an `ImageError` naming it, or the next good one instead,
@@ -29,10 +30,9 @@ class TorchLoader:
     the image it was reading. Of the epochs one at a time can be read: an earlier one that is gone on with is an error.
     """
 
-    replaced: int = 0
-    """Broken images so far that another one stood in for."""
-
-    def __init__(self, plan: CropPlan, device: torch.device, workers: int) -> None:
+    def __init__(
+        self, plan: CropPlan, device: torch.device, workers: int = 0, progress: Progress | None = None
+    ) -> None:
         self._plan = plan
         self._copy = DeviceCopy(device)
         # One slot a worker: the sample it is reading now, seen from here even after it has died.
@@ -48,10 +48,6 @@ class TorchLoader:
             pin_memory=self._copy.pins_memory,
             persistent_workers=workers > 0,
         )
-
-    @staticmethod
-    def check(plan: CropPlan) -> None:
-        """Refuse nothing: every source can be read."""
 
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
@@ -151,9 +147,7 @@ class _StepReader(Dataset):
         pixels = torch.empty((len(index), plan.views, plan.crop_size, plan.crop_size, 3), dtype=torch.uint8)
         crop = partial(self._crop, index, draws, pixels)
         replaced = crop_good_samples(plan, epoch, index, draws, np.arange(len(index)), crop)
-        on_host = Draws(*(torch.from_numpy(part) for part in draws))
-        labels = torch.from_numpy(plan.source.labels[index])
-        return Crops(pixels, on_host, torch.from_numpy(index), labels), replaced
+        return Crops.on_host(pixels, draws, index, plan.source.labels[index]), replaced
 
     def _crop(
         self, index: npt.NDArray[np.int64], draws: Draws[np.ndarray], pixels: torch.Tensor, rows: Rows

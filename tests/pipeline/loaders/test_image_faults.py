@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 AUGMENTATION = Augmentation(crop_scale=(0.5, 1.0))
 
 
-NEEDS = {"torch": "torch", "dali": "nvidia.dali", "ffcv": "simsiam.pipeline.loaders.ffcv_loader", "resident": "torch"}
+NEEDS = {"torch": "torch", "dali": "nvidia.dali", "ffcv": "simsiam.pipeline.loaders.ffcv_routines", "resident": "torch"}
 
 
 @pytest.fixture(params=NEEDS)
@@ -67,13 +67,13 @@ def open_backend(backend: str) -> Iterator[Callable[..., Any]]:
         elif backend == "dali":
             from simsiam.pipeline.loaders.dali_loader import DaliLoader
 
-            loader = DaliLoader(plan, CPU, threads=2)
+            loader = DaliLoader(plan, CPU, workers=2)
         elif backend == "resident":
             loader = ResidentLoader(plan, CPU)
         else:
             from simsiam.pipeline.loaders.ffcv_loader import FfcvLoader
 
-            loader = FfcvLoader(plan, CPU, threads=2)
+            loader = FfcvLoader(plan, CPU, workers=2)
         opened.append(loader)
         return loader
 

@@ -16,8 +16,8 @@ import torch
 
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.crops import BACKENDS, CropLoader, Crops
-from simsiam.pipeline.errors import ImageError, UsageError
-from simsiam.pipeline.loaders.open_loader import choose_backend, open_loader
+from simsiam.pipeline.errors import ImageError, MissingError, UsageError
+from simsiam.pipeline.loaders.open_loader import check_backend, choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan
 
 CPU = torch.device("cpu")
@@ -88,6 +88,14 @@ def test_shapes_dtypes_and_device(loader: CropLoader) -> None:
 def test_a_closed_loader_says_so(loader: CropLoader) -> None:
     loader.close()
     with pytest.raises(ValueError, match="closed; open a new one"):
+        next(loader.epoch(0))
+
+
+def test_a_with_block_closes_the_loader(loader: CropLoader) -> None:
+    with loader as entered:
+        assert entered is loader
+        next(loader.epoch(0))
+    with pytest.raises(UsageError, match="closed"):
         next(loader.epoch(0))
 
 
@@ -227,16 +235,21 @@ def test_a_broken_image_is_an_error_or_the_next_good_one(backend, plan: CropPlan
 
 @pytest.mark.parametrize("package, backend", [("ffcv", "ffcv"), ("nvidia.dali", "dali")])
 def test_a_missing_package_is_named(package, backend, plan: CropPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        f"simsiam.pipeline.{backend}_loader",
-        "simsiam.pipeline.loaders.ffcv_routines",
-        "simsiam.pipeline.loaders.dali_pipeline",
-    ):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in (f"{backend}_loader", "ffcv_routines", "dali_pipeline"):
+        monkeypatch.delitem(sys.modules, f"simsiam.pipeline.loaders.{name}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=f"The {backend} backend needs the package .*pip install"):
-        open_loader(backend, plan, CPU, workers=0)
+    for refuse in (lambda: open_loader(backend, plan, CPU, workers=0), lambda: check_backend(backend, plan)):
+        with pytest.raises(MissingError, match=f"{backend} backend needs the package .*pip install"):
+            refuse()
+
+
+def test_an_option_goes_to_its_own_backend_alone(plan: CropPlan) -> None:
+    pytest.importorskip("nvidia.dali")
+    with open_loader("dali", plan, CPU, workers=1, hw_decoder_load=0.5) as loader:
+        next(loader.epoch(0))
+    with pytest.raises(TypeError, match="hw_decoder_load"):
+        open_loader("torch", plan, CPU, workers=1, hw_decoder_load=0.5)
 
 
 def test_auto_keeps_small_images_resident_and_large_ones_not(plan: CropPlan) -> None:

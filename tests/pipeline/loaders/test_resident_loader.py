@@ -5,7 +5,12 @@ from PIL import Image
 
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.loaders import resident_loader
-from simsiam.pipeline.loaders.resident_loader import ResidentLoader, crop_resize, resident_bytes, resize_weights
+from simsiam.pipeline.loaders.resident_loader import (
+    ResidentLoader,
+    crop_by_matrix_products,
+    resident_bytes,
+    resize_weights,
+)
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan
 
@@ -21,7 +26,9 @@ def test_a_crop_is_pillows_to_rounding(height: int, width: int, size: int) -> No
         box_height, box_width = rng.integers(1, height + 1), rng.integers(1, width + 1)
         top, left = rng.integers(0, height - box_height + 1), rng.integers(0, width - box_width + 1)
         boxes.append((int(top), int(left), int(box_height), int(box_width)))
-    found = crop_resize(torch.from_numpy(image)[None], torch.tensor(np.array(boxes), dtype=torch.int32)[None], size)
+    found = crop_by_matrix_products(
+        torch.from_numpy(image)[None], torch.tensor(np.array(boxes), dtype=torch.int32)[None], size
+    )
     for view, (top, left, box_height, box_width) in enumerate(boxes):
         crop = Image.fromarray(image[top : top + box_height, left : left + box_width])
         expected = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR), dtype=int)
@@ -54,5 +61,7 @@ def test_a_set_too_large_to_keep_is_refused(pictures, monkeypatch: pytest.Monkey
 
 def test_progress_counts_every_image(pictures) -> None:
     calls: list[tuple[int, int]] = []
-    ResidentLoader(CropPlan(pictures, Augmentation(), 8, 3), CPU, lambda done, total: calls.append((done, total)))
+    ResidentLoader(
+        CropPlan(pictures, Augmentation(), 8, 3), CPU, progress=lambda done, total: calls.append((done, total))
+    )
     assert calls == [(number, 11) for number in range(1, 12)]

@@ -79,7 +79,7 @@ def break_jpeg(path: Path) -> None:
 def test_crops_are_close_to_the_references(photographs: ImageFolder, device, hw_decoder_load: float) -> None:
     """NvJPEG's inverse transform and colour conversion round otherwise than libjpeg's: a level or two per pixel."""
     plan = open_plan(photographs)
-    loader = DaliLoader(plan, device, 4, hw_decoder_load)
+    loader = DaliLoader(plan, device, 4, hw_decoder_load=hw_decoder_load)
     difference = (pixels_of(loader).int() - pixels_of(TorchLoader(plan, CPU, 0)).int()).abs().float()
     loader.close()
     each = difference.flatten(0, 1).mean(dim=(1, 2, 3, 4))
