@@ -1,4 +1,4 @@
-"""A batch that holds several views of the same images, view-major → batch norm with statistics per view."""
+"""Batch norm with separate statistics for each view of a batch, alone or shared by several processes."""
 
 from typing import Any
 
@@ -82,6 +82,18 @@ class PerViewBatchNorm1d(_PerViewBatchNorm, nn.BatchNorm1d):
 
     `forward` takes and returns (views·n, num_features).
     """
+
+
+def separate_views(model: nn.Module, views: int) -> None:
+    """Have each batch norm of `model`, in training, normalise `views` equal blocks of a batch by their own statistics.
+
+    With 1 it is plain batch norm. Raises ValueError when `views` is below 1.
+    """
+    if views < 1:
+        raise ValueError(f"views is {views}; give 1 or more.")
+    for module in model.modules():
+        if isinstance(module, _PerViewBatchNorm):
+            module.views = views
 
 
 def share_statistics(model: nn.Module, world_size: int) -> None:

@@ -1,4 +1,4 @@
-"""Images → one feature vector each: torchvision's ResNet without its classifier, with batch norm per view."""
+"""ResNet encoder: torchvision's ResNet without its classifier, images → one feature vector each."""
 
 import difflib
 from functools import partial
@@ -25,8 +25,8 @@ class ResNet(torchvision_resnet.ResNet):
     norms from 1 and 0; with `zero_init_residual` the last batch norm of every residual block starts from 0, so
     that a block starts as the identity (arXiv 1706.02677 §5.1).
 
-    `forward` takes (n, 3, height, width) and returns (n, feature_dim); in training mode n must be a multiple
-    of `views`, view-major (see `PerViewBatchNorm2d`).
+    `forward` takes (n, 3, height, width) and returns (n, feature_dim). Its batch norm is plain, over the whole batch;
+    `SimSiam` has it keep the views apart (see `PerViewBatchNorm2d`).
 
     Attributes:
         feature_dim: Length of the feature vector: 512 for ResNet-18 and -34, 2048 for ResNet-50 and -101.
@@ -37,7 +37,6 @@ class ResNet(torchvision_resnet.ResNet):
         block: type[torchvision_resnet.BasicBlock | torchvision_resnet.Bottleneck],
         stages: list[int],
         stem: Literal["imagenet", "cifar"],
-        views: int,
         zero_init_residual: bool,
     ) -> None:
         super().__init__(
@@ -45,7 +44,7 @@ class ResNet(torchvision_resnet.ResNet):
             stages,
             num_classes=1,
             zero_init_residual=zero_init_residual,
-            norm_layer=partial(PerViewBatchNorm2d, views=views),
+            norm_layer=partial(PerViewBatchNorm2d, views=1),
         )
         self.feature_dim = 512 * block.expansion
         # The inherited forward ends in `fc`; the identity leaves the pooled features and has no state.
@@ -84,7 +83,6 @@ class ResNet(torchvision_resnet.ResNet):
 def resnet(
     arch: str,
     stem: Literal["imagenet", "cifar"] = "imagenet",
-    views: int = 2,
     zero_init_residual: bool = True,
 ) -> ResNet:
     """Build a ResNet encoder with fresh weights.
@@ -94,13 +92,12 @@ def resnet(
             convolution, as in torchvision.
         stem: `imagenet` is a 7×7 convolution of stride 2 and max-pooling; `cifar` a 3×3 convolution of stride
             1 without max-pooling, for images of about 32 px (arXiv 2011.10566, App. D).
-        views: Views per batch that batch norm keeps apart in training mode; 1 is plain batch norm.
         zero_init_residual: Start the last batch norm of every residual block from 0, as the reference does. The
             fresh network then sees an image only at its shortcuts' strides, every 32nd pixel with the ImageNet
             stem: fine at 224 px, but a corner and little else at 32 px.
 
     Raises:
-        ValueError: `arch` or `stem` is none of these, or `views` is below 1.
+        ValueError: `arch` or `stem` is none of these.
     """
     if arch not in _STAGES:
         near = difflib.get_close_matches(arch, _STAGES, n=1)
@@ -109,4 +106,4 @@ def resnet(
     if stem not in ("imagenet", "cifar"):
         raise ValueError(f"There is no stem {stem!r}: choose imagenet or cifar.")
     block, stages = _STAGES[arch]
-    return ResNet(block, stages, stem, views, zero_init_residual)
+    return ResNet(block, stages, stem, zero_init_residual)

@@ -1,10 +1,10 @@
-"""Two views of each image → predictions and stop-gradient projections: SimSiam (arXiv 2011.10566)."""
+"""SimSiam (arXiv 2011.10566): two views of each image → predictions and stop-gradient projections."""
 
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from simsiam.model.batch_norm import PerViewBatchNorm1d
+from simsiam.model.batch_norm import PerViewBatchNorm1d, separate_views
 from simsiam.model.resnet import ResNet
 
 
@@ -50,8 +50,8 @@ class SimSiam(nn.Module):
             projection_dim: Width d of the projector's hidden and output layers; 2048 in §3.
             prediction_hidden: Width of the predictor's bottleneck; 512 in §3, d/4 for other d (App. B).
             projector_layers: Linear layers of the projector; 3 in §3, 2 for CIFAR-10 (App. D).
-            views: Blocks that the heads' batch norm keeps apart in training mode: 2 for statistics per view
-                as in the paper, 1 for statistics over both views. Give the encoder the same.
+            views: Blocks of a batch that every batch norm keeps apart in training mode, the encoder's included:
+                2 for statistics per view as in the paper, 1 for statistics over both views.
 
         Raises:
             ValueError: A width, a number of layers or `views` is below 1.
@@ -65,13 +65,14 @@ class SimSiam(nn.Module):
             if size < 1:
                 raise ValueError(f"{name} is {size}; give 1 or more.")
         self.encoder = encoder
-        self.projector = _projector(encoder.feature_dim, projection_dim, projector_layers, views)
+        self.projector = _projector(encoder.feature_dim, projection_dim, projector_layers)
         self.predictor = nn.Sequential(
             nn.Linear(projection_dim, prediction_hidden, bias=False),
-            PerViewBatchNorm1d(prediction_hidden, views),
+            PerViewBatchNorm1d(prediction_hidden),
             nn.ReLU(inplace=True),
             nn.Linear(prediction_hidden, projection_dim),
         )
+        separate_views(self, views)
 
     def forward(self, views: Tensor) -> SimSiamOutput:
         """Run both views in one pass (Algorithm 1 with its two passes joined; batch norm keeps them apart).
@@ -93,17 +94,17 @@ class SimSiam(nn.Module):
         return SimSiamOutput(p1, p2, z1, z2)
 
 
-def _projector(feature_dim: int, projection_dim: int, layers: int, views: int) -> nn.Sequential:
+def _projector(feature_dim: int, projection_dim: int, layers: int) -> nn.Sequential:
     widths = [feature_dim] + [projection_dim] * (layers - 1)
     modules: list[nn.Module] = []
     for width in widths[:-1]:
         modules += [
             nn.Linear(width, projection_dim, bias=False),
-            PerViewBatchNorm1d(projection_dim, views),
+            PerViewBatchNorm1d(projection_dim),
             nn.ReLU(inplace=True),
         ]
     modules += [
         nn.Linear(widths[-1], projection_dim, bias=False),
-        PerViewBatchNorm1d(projection_dim, views, affine=False),
+        PerViewBatchNorm1d(projection_dim, affine=False),
     ]
     return nn.Sequential(*modules)

@@ -1,4 +1,4 @@
-"""Configuration → a pretrained encoder in a run folder: the main job."""
+"""Pretraining: the main job, from a configuration to a trained encoder in a run folder."""
 
 import os
 import time
@@ -18,45 +18,110 @@ from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.config import PretrainConfig
-from simsiam.train.cuda_graph import GraphedStep, check_cuda_graph
+from simsiam.train.cuda_graph import check_cuda_graph
 from simsiam.train.distributed import World, join_world
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
 from simsiam.train.health import Unhealthy
 from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
-from simsiam.train.loss import StepOutput
+from simsiam.train.learner import VIEWS, Learner
 from simsiam.train.memory import explain_out_of_memory
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
 from simsiam.train.run.folder import describe_images, open_run_folder, stop_job
 from simsiam.train.run.metrics import MetricsLog, NoLog, read_metrics, summarize
+from simsiam.train.run.record import Record
 from simsiam.train.run.report import draw_views, report_run
 from simsiam.train.run.trackers import check_trackers, open_trackers
-from simsiam.train.run.training_run import SAVE, VIEWS, TrainingRun
+from simsiam.train.run.training_run import SAVE, TrainingRun
 from simsiam.train.schedule import initial_learning_rate
-from simsiam.train.stage_clock import StageClock
-from simsiam.train.step import train_step
 from simsiam.train.terminal.broken_image_advice import broken_image_advice
 from simsiam.train.terminal.console import TrainingConsole, show_progress
 from simsiam.train.terminal.exit_codes import FAILED
+from simsiam.train.terminal.words import counted
 
 _WITHOUT_BROKEN = "--data.on-broken replace --resume auto"
 
 
 def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) -> dict[str, Any]:
-    """Train to the end or to `max_steps`, going on from a checkpoint where asked, and return the summary.
+    """Train to the end or to `max_steps`, from a checkpoint where asked, and return the summary.
 
     Processes that torchrun started train together, on equal shares of each batch; the first one writes everything, and
     the others return an empty summary.
 
     Raises UsageError for settings that can't work, before anything is written; Interrupted after SIGINT or SIGTERM.
     """
-    with stopping_at_once(), join_world(config.device) as world:
-        return _pretrain(config, default_run_dir, console, world)
+    with stopping_at_once(), join_world(config.device) as world, ExitStack() as held:
+        arithmetic, workers = _settle(config, world)
+        with world.one_before_the_others(), show_progress(console, "Looking at the images", "files") as progress:
+            source = open_source(_images(config), progress=progress)
+        plan = _plan(config, source, world)
+        check_backend(config.data.backend, plan)
+        check_trackers(config)
+        monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
+        folder = world.from_first(
+            lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source), world.job))
+        )
+        learner = Learner(config, arithmetic, world)
+        run = held.enter_context(closing(TrainingRun(config, plan, folder, learner, world)))
+        _announce(console, run, source, arithmetic, monitor)
+        with (
+            explain_out_of_memory(learner.model, config.batch_size, world.size),
+            _open_loader(config, plan, arithmetic.device, workers, console) as loader,
+            closing(_open_log(config, run, world)) as log,
+            TrainingConsole(console, run.step, run.last_step, config.model.projection_dim**-0.5) as live,
+            StopSignals() as signals,
+            _told_where_it_fails(run, world),
+        ):
+            if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):
+                log.show_picture("views", sheet, run.step)
+            _train(run, learner, loader, plan, world, log, live, signals, monitor)
+        if not world.first:
+            return {}
+        report_run(folder.path)
+        return summarize(read_metrics(folder.path))
 
 
-def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, world: World) -> dict[str, Any]:
-    data = config.data
-    if data.path is None:
-        raise UsageError("No images were named; give --data.path with a folder of images or a .beton file.")
+def _train(
+    run: TrainingRun,
+    learner: Learner,
+    loader: CropLoader,
+    plan: CropPlan,
+    world: World,
+    log: MetricsLog | NoLog,
+    live: TrainingConsole,
+    signals: StopSignals,
+    monitor: KnnMonitor | None,
+) -> None:
+    """Take the steps of the run that are left. Where the host waits for the device is said; elsewhere it does not."""
+    _measure_knn_if_due(run, monitor, log, live, signals)  # also where a run was killed between saving and measuring
+    run.window.start_clock()
+    while not run.done:
+        learner.set_learning_rate(run.epoch)
+        batches = loader.epoch(run.epoch, first_step=run.step_in_epoch)  # a resumed run starts inside an epoch
+        for crops, wait_seconds in _timed(batches, plan):
+            output = learner.step(crops)
+            run.count(output, wait_seconds, loader.replaced)
+            live.step(run.step)
+            if run.due_to_log() and (record := run.record()):  # waits for the device
+                log.write(record)
+                live.record(record)
+            # A signal lets the running step finish; a kill costs at most the steps since the last save.
+            request = world.agree(signals.received or run.ask_to_save())
+            if run.due_to_save() or request:
+                run.save(wait=run.done or request > SAVE)  # waits for the device, and for the disk at the end
+            if request > SAVE:
+                if world.first:
+                    report_run(run.folder.path)
+                raise Interrupted(request, run.folder.path)
+            if run.done:
+                break
+        _measure_knn_if_due(run, monitor, log, live, signals)  # waits for the device
+    if (request := world.agree(signals.received or 0)) > SAVE:  # after the last step, which has been saved
+        raise Interrupted(request, run.folder.path)
+
+
+def _settle(config: PretrainConfig, world: World) -> tuple[Arithmetic, int]:
+    """Return arithmetic and number of loader workers; raises UsageError for settings that can't work here."""
+    _images(config)
     if config.batch_size < 2 * world.size:
         raise UsageError(
             f"The global batch size {config.batch_size} is too small for {world.size} processes;"
@@ -65,12 +130,21 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
     arithmetic = choose_arithmetic(open_device(config.device), config.precision)
     check_cuda_graph(config, arithmetic.device, world.size)
     _make_deterministic(config.deterministic)
-    workers = worker_count(data.workers)
-    if data.workers is None:
+    workers = worker_count(config.data.workers)
+    if config.data.workers is None:
         workers = max(1, workers // world.local_size)
-    with world.one_before_the_others(), show_progress(console, "Looking at the images", "files") as progress:
-        source = open_source(data.path, progress=progress)
-    plan = CropPlan(
+    return arithmetic, workers
+
+
+def _images(config: PretrainConfig) -> Path:
+    if config.data.path is None:
+        raise UsageError("No images were named; give --data.path with a folder of images or a .beton file.")
+    return config.data.path
+
+
+def _plan(config: PretrainConfig, source: Source, world: World) -> CropPlan:
+    data = config.data
+    return CropPlan(
         source,
         config.augmentation,
         data.size,
@@ -82,74 +156,6 @@ def _pretrain(config: PretrainConfig, default_run_dir: Path, console: Console, w
         order=data.order,
         on_broken=data.on_broken,
     )
-    check_backend(data.backend, plan)
-    check_trackers(config)
-    monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
-    with ExitStack() as held:
-        folder = world.from_first(
-            lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source), world.job))
-        )
-        run = held.enter_context(closing(TrainingRun(config, plan, folder, arithmetic, world)))
-        _announce(console, run, source, arithmetic, monitor)
-        with (
-            explain_out_of_memory(run.model, config.batch_size, world.size),
-            closing(_open_loader(config, plan, arithmetic.device, workers, console)) as loader,
-            closing(_open_log(config, run, world)) as log,
-            TrainingConsole(console, run.step, run.last_step) as live,
-            StopSignals() as signals,
-            _told_where_it_fails(run, world),
-        ):
-            if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):
-                log.show_picture("views", sheet, run.step)
-            _measure_knn_if_due(
-                run, monitor, log, live, signals
-            )  # also where a run was killed between saving and measuring
-            run.model.train()
-            run.window.start_clock()
-
-            clock = StageClock(arithmetic.device)
-
-            def take_step(crops: Crops) -> StepOutput:
-                if config.cuda_graph:  # of which only the whole can be timed
-                    return train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std)
-                clock.start()
-                return train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std, clock.mark)
-
-            if config.cuda_graph:
-                take_step = GraphedStep(take_step, run.optimizer)
-            while not run.done:
-                run.set_learning_rate()
-                batches = loader.epoch(run.epoch, first_step=run.step_in_epoch)
-                for crops, wait_seconds in _timed(batches, plan):
-                    output = take_step(crops)
-                    run.step += 1
-                    run.window.add(output, wait_seconds)
-                    run.replaced_here = loader.replaced
-                    live.step(run.step)
-                    if run.due_to_log():
-                        record = run.record()  # waits for the device
-                        if record:
-                            record |= {f"{stage}_ms": round(each, 3) for stage, each in clock.milliseconds().items()}
-                            log.write(record)
-                            live.record(record, healthy_std=config.model.projection_dim**-0.5)
-                    # A signal lets the running step finish; a kill costs at most the steps since the last save.
-                    request = world.agree(signals.received or run.ask_to_save())
-                    stop = request > SAVE
-                    if run.due_to_save() or request:
-                        run.save(wait=run.done or stop)  # waits for the device, and for the disk at the end
-                    if stop:
-                        if world.first:
-                            report_run(folder.path)
-                        raise Interrupted(request, folder.path)
-                    if run.done:
-                        break
-                _measure_knn_if_due(run, monitor, log, live, signals)
-            if (request := world.agree(signals.received or 0)) > SAVE:  # after the last step, which has been saved
-                raise Interrupted(request, folder.path)
-        if not world.first:
-            return {}
-        report_run(folder.path)
-        return summarize(read_metrics(folder.path))
 
 
 @contextmanager
@@ -195,18 +201,20 @@ def _measure_knn_if_due(
     if any(record["step"] == run.step and "knn" in record for record in read_metrics(run.folder.path)):
         return
 
-    def go_on(_done: int, _total: int) -> None:
+    def stop_at_a_signal(_done: int, _total: int) -> None:
         if signals.received:
             raise _MeasurementStopped
 
     try:
         with run.window.pause():
             # This waits for the device.
-            accuracy, sheet = monitor.measure(run.model.encoder, run.folder.path / "plots" / "neighbours.png", go_on)
+            accuracy, sheet = monitor.measure(
+                run.learner.model.encoder, run.folder.path / "plots" / "neighbours.png", stop_at_a_signal
+            )
     except _MeasurementStopped:
         return
     epochs = run.step / run.steps_per_epoch
-    log.write({"step": run.step, "epoch": epochs, "knn": accuracy})
+    log.write(Record(step=run.step, epoch=epochs, knn=accuracy))
     if sheet:
         log.show_picture("neighbours", sheet, run.step)
     when = f"after epoch {epochs:.4g}" if run.step else "at random initialisation"
@@ -245,15 +253,15 @@ def _announce(
 ) -> None:
     config, folder = run.config, run.folder
     rate = initial_learning_rate(config.optimizer.base_lr, config.batch_size)
-    broken = len(source.broken)
-    left_out = f", {broken:,} broken {'one' if broken == 1 else 'ones'} left out (simsiam verify lists them)"
+    broken = counted(len(source.broken), "broken one")
+    skipped = f", {broken} skipped (simsiam verify lists them)" if source.broken else ""
     measured = [f"kNN monitor: {monitor.describe()}"] if monitor and monitor.wanted else []
     for line in (
-        f"Images: {len(source):,} in {config.data.path}{left_out if broken else ''}",
+        f"Images: {len(source):,} in {config.data.path}{skipped}",
         f"Model: {config.model.arch}, {config.model.stem} stem, {arithmetic.name} on {arithmetic.device}",
         *measured,
         f"Learning rate: {rate:g} = {config.optimizer.base_lr:g} × {config.batch_size} / 256",
-        f"Run folder: {folder.path}" + (f", going on from {folder.resumed_from.name}" if folder.resumed_from else ""),
+        f"Run folder: {folder.path}" + (f", resumed from {folder.resumed_from.name}" if folder.resumed_from else ""),
         f"Steps: {run.step:,} done of {run.last_step:,}",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

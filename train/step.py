@@ -1,4 +1,4 @@
-"""Crops → one update of the weights.
+"""One training step: crops → one update of the weights.
 
 Nothing waits for the device but the plain augmentation, which looks up on it which images each operation concerns.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.crops import Crops
 from simsiam.train.loss import StepOutput
+from simsiam.train.nonfinite_guard import NonfiniteGuard
 from simsiam.train.precision import Arithmetic
 
 Color = tuple[float, float, float]
@@ -24,12 +25,16 @@ def train_step(
     crops: Crops,
     objective: Callable[[Tensor], StepOutput],
     optimizer: torch.optim.Optimizer,
+    guard: NonfiniteGuard,
     arithmetic: Arithmetic,
     mean: Color,
     std: Color,
     mark: Mark = lambda stage: None,
 ) -> StepOutput:
-    """Augment, predict, compare, and update the weights once; `mark` is for those who time the stages."""
+    """Augment, predict, compare, and update the weights once; `mark` is called after each stage, to time it.
+
+    `optimizer` is the one that `guard` takes the steps of.
+    """
     views = augment_views(
         crops.pixels,
         crops.draws,
@@ -41,11 +46,9 @@ def train_step(
     with arithmetic.autocast():
         loss, spread = objective(views)
     mark("forward")
-    scaler = arithmetic.scaler  # a fused optimizer's scaled step waits for nothing, either
-    scaler.scale(loss).backward()
+    arithmetic.scaler.scale(loss).backward()
     mark("backward")
-    scaler.step(optimizer)
-    scaler.update()
+    guard.step(arithmetic.scaler)  # skips the update where a gradient is not finite
     optimizer.zero_grad(set_to_none=True)
     mark("optimizer")
     return StepOutput(loss.detach(), spread)

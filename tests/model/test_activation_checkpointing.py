@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from simsiam.model.activation_checkpointing import is_recomputed, recompute_blocks
+from simsiam.model.batch_norm import separate_views
 from simsiam.model.fused_batch_norm import fuse_batch_norm
 from simsiam.model.resnet import ResNet, resnet
 
@@ -15,6 +16,7 @@ def two_alike(arch: str, fused: bool = False) -> tuple[ResNet, ResNet]:
     """Return an encoder, and the same one with its blocks recomputed."""
     torch.manual_seed(0)
     plain = resnet(arch, "cifar", zero_init_residual=False).to(memory_format=torch.channels_last).train()
+    separate_views(plain, 2)
     if fused:
         fuse_batch_norm(plain)
     again = copy.deepcopy(plain)

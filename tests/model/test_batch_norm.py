@@ -123,7 +123,7 @@ def test_simsiam_trained_in_one_pass_equals_simsiam_trained_in_two() -> None:
     torch.manual_seed(0)
     heads = {"projection_dim": 32, "prediction_hidden": 16, "projector_layers": 2}
     joined = SimSiam(resnet("resnet18", "cifar"), **heads).double()
-    plain = SimSiam(resnet("resnet18", "cifar", views=1), **heads, views=1).double()
+    plain = SimSiam(resnet("resnet18", "cifar"), **heads, views=1).double()
     # Leave the start, where every residual branch is multiplied by zero.
     for parameter in joined.parameters():
         nn.init.normal_(parameter, 0.5, 0.1) if parameter.ndim == 1 else None

@@ -93,11 +93,28 @@ def test_convolutions_start_with_the_fan_out_deviation_of_kaiming() -> None:
             assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.06), name
 
 
-def test_every_batch_norm_keeps_the_asked_number_of_views_apart() -> None:
+def test_every_batch_norm_is_plain() -> None:
     with torch.device("meta"):
-        norms = [module for module in resnet("resnet50", views=3).modules() if isinstance(module, nn.BatchNorm2d)]
+        norms = [module for module in resnet("resnet50").modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 53
-    assert all(isinstance(norm, PerViewBatchNorm2d) and norm.views == 3 for norm in norms)
+    assert all(isinstance(norm, PerViewBatchNorm2d) and norm.views == 1 for norm in norms)
+
+
+@pytest.mark.parametrize("images", [5, 8])
+def test_in_training_it_is_torchvisions_resnet_forward_backward_and_in_its_statistics(images: int) -> None:
+    torch.manual_seed(0)
+    ours, theirs = resnet("resnet18", zero_init_residual=False).double(), torchvision.models.resnet18().double()
+    theirs.fc = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    pixels = torch.randn(images, 3, 32, 32, dtype=torch.float64)
+    outputs = [encoder.train()(pixels) for encoder in (ours, theirs)]
+    torch.testing.assert_close(*outputs)
+    for output in outputs:
+        output.square().sum().backward()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+    for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_an_unknown_encoder_is_answered_with_the_choices_and_the_nearest() -> None:

@@ -9,7 +9,7 @@ from simsiam.model.simsiam import SimSiam
 
 def small(views: int = 2) -> SimSiam:
     torch.manual_seed(0)
-    encoder = resnet("resnet18", "cifar", views=views)
+    encoder = resnet("resnet18", "cifar")
     return SimSiam(encoder, projection_dim=32, prediction_hidden=8, projector_layers=2, views=views)
 
 
@@ -117,6 +117,13 @@ def test_a_few_steps_lower_the_loss() -> None:
 def test_an_odd_number_of_images_is_refused_in_evaluation_too() -> None:
     with pytest.raises(ValueError, match="batch of 5 images is not two views"):
         small().eval()(images(5))
+
+
+@pytest.mark.parametrize("views", [1, 2, 4])
+def test_every_batch_norm_keeps_as_many_views_apart_the_encoders_included(views: int) -> None:
+    norms = [module for module in small(views).modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 20 + 2 + 1
+    assert {norm.views for norm in norms} == {views}
 
 
 @pytest.mark.parametrize("name", ["projection_dim", "prediction_hidden", "projector_layers", "views"])

@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional
 
 from simsiam.train.config import ModelConfig, PretrainConfig
+from simsiam.train.learner import build_model
 from simsiam.train.loss import Objective, output_std
-from simsiam.train.run.training_run import build_model
 
 CONFIG = PretrainConfig(model=ModelConfig(arch="resnet18", projector_layers=2, projection_dim=32, prediction_hidden=8))
 VIEWS = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))

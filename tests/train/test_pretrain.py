@@ -19,7 +19,7 @@ from rich.console import Console
 
 from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.sources.open_source import open_source
-from simsiam.train import cli
+from simsiam.train import cli, learner
 from simsiam.train import pretrain as job
 from simsiam.train.config import KnnConfig, PretrainConfig, to_tree
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
@@ -96,7 +96,7 @@ def test_neither_what_comes_first_nor_a_measurement_counts_for_the_speed(
     tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock on which a step takes a second, and opening and measuring an hour each."""
-    now, train_step, open_loader, measure = [0.0], job.train_step, job._open_loader, KnnMonitor.measure
+    now, train_step, open_loader, measure = [0.0], learner.train_step, job._open_loader, KnnMonitor.measure
 
     def taking(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -106,7 +106,7 @@ def test_neither_what_comes_first_nor_a_measurement_counts_for_the_speed(
         return call
 
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(job, "train_step", taking(1, train_step))
+    monkeypatch.setattr(learner, "train_step", taking(1, train_step))
     monkeypatch.setattr(job, "_open_loader", taking(3600, open_loader))
     monkeypatch.setattr(KnnMonitor, "measure", taking(3600, measure))
     train(tiny_config(run_dir, "--max-steps=8", "--log.every-steps=4"))
@@ -226,20 +226,20 @@ def test_second_process_in_a_run_folder_is_refused(tiny_config: TinyConfig, run_
 def test_step_with_a_gradient_that_is_not_finite_changes_nothing(
     tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_step, steps, states = job.train_step, iter(range(1, 99)), {}
+    train_step, steps, states = learner.train_step, iter(range(1, 99)), {}
 
-    def step(crops, objective, optimizer, arithmetic, mean, std, mark):
+    def step(crops, objective, optimizer, guard, arithmetic, mean, std, mark):
         number = next(steps)
         if number == 3:
             mean = NOT_FINITE  # reaches the running statistics of batch norm, too
-        output = train_step(crops, objective, optimizer, arithmetic, mean, std, mark)
+        output = train_step(crops, objective, optimizer, guard, arithmetic, mean, std, mark)
         if number in (2, 3):
             momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
             tensors = [value for value in objective.state_dict().values() if value.is_floating_point()]
             states[number] = [tensor.clone() for tensor in (*tensors, *momenta)]
         return output
 
-    monkeypatch.setattr(job, "train_step", step)
+    monkeypatch.setattr(learner, "train_step", step)
     config = tiny_config(run_dir, "--max-steps=5")
     with pytest.warns(UserWarning, match=r"skipped before step 5, since a gradient was not finite: 1 \(1 in all\)"):
         train(config)
@@ -251,13 +251,13 @@ def test_step_with_a_gradient_that_is_not_finite_changes_nothing(
 def test_run_stops_at_a_gradient_that_is_not_finite_if_told_so(
     tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_step, steps = job.train_step, iter(range(1, 99))
+    train_step, steps = learner.train_step, iter(range(1, 99))
 
-    def step(crops, objective, optimizer, arithmetic, mean, std, mark):
+    def step(crops, objective, optimizer, guard, arithmetic, mean, std, mark):
         mean = NOT_FINITE if next(steps) == 8 else mean
-        return train_step(crops, objective, optimizer, arithmetic, mean, std, mark)
+        return train_step(crops, objective, optimizer, guard, arithmetic, mean, std, mark)
 
-    monkeypatch.setattr(job, "train_step", step)
+    monkeypatch.setattr(learner, "train_step", step)
     config = tiny_config(run_dir, "--health.on-nonfinite=stop")
     with pytest.raises(RunError, match=r"not finite in one of the last steps before step 10; .* of this step"):
         train(config)
@@ -270,14 +270,14 @@ def test_run_stops_at_a_gradient_that_is_not_finite_if_told_so(
 def test_lines_without_a_step_that_was_taken_are_left_out(
     tiny_config: TinyConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_step, steps = job.train_step, iter(range(1, 99))
+    train_step, steps = learner.train_step, iter(range(1, 99))
 
-    def step(crops, objective, optimizer, arithmetic, mean, std, mark):
+    def step(crops, objective, optimizer, guard, arithmetic, mean, std, mark):
         return train_step(
-            crops, objective, optimizer, arithmetic, NOT_FINITE if 2 < next(steps) < 5 else mean, std, mark
+            crops, objective, optimizer, guard, arithmetic, NOT_FINITE if 2 < next(steps) < 5 else mean, std, mark
         )
 
-    monkeypatch.setattr(job, "train_step", step)
+    monkeypatch.setattr(learner, "train_step", step)
     with pytest.warns(UserWarning, match="skipped before step 4"):
         train(tiny_config(run_dir, "--log.every-steps=1", "--max-steps=6"))
     records = read_metrics(run_dir)

@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 
 from simsiam.train.config import KnnConfig, PretrainConfig
+from simsiam.train.learner import build_model
 from simsiam.train.pretrain import pretrain
 from simsiam.train.recipe import load_config, recipe_file
 from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
-from simsiam.train.run.training_run import build_model
 
 TinyConfig = Callable[..., PretrainConfig]
 
@@ -24,7 +24,7 @@ def train(config: PretrainConfig) -> dict[str, Any]:
 
 def test_loss_that_is_no_number_ends_the_run_before_it_is_saved(tiny_config: TinyConfig, run_dir: Path) -> None:
     config = tiny_config(run_dir, "--optimizer.base-lr=1e30", "--checkpoint.every-steps=1", "--log.every-steps=12")
-    with pytest.raises(RuntimeError, match=r"begin anew, .* with a smaller --optimizer.base-lr"):
+    with pytest.raises(RuntimeError, match=r"smaller optimizer\.base_lr"):
         train(config)
     for path in list_checkpoints(run_dir / "checkpoints"):
         values = load_checkpoint(path)["model"].items()

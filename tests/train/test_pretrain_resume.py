@@ -14,7 +14,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from simsiam.train import cli
+from simsiam.train import cli, learner
 from simsiam.train import pretrain as job
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.pretrain import pretrain
@@ -62,7 +62,7 @@ def settings_file(folder: Path, config: PretrainConfig) -> Path:
 
 def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal during step `step`."""
-    train_step, steps = job.train_step, iter(range(1, 99))
+    train_step, steps = learner.train_step, iter(range(1, 99))
 
     def stopping_step(*arguments):
         output = train_step(*arguments)
@@ -72,7 +72,7 @@ def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatc
             assert {signal.getsignal(either) for either in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
         return output
 
-    monkeypatch.setattr(job, "train_step", stopping_step)
+    monkeypatch.setattr(learner, "train_step", stopping_step)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
     assert json.loads((run_dir / "summary.json").read_text()) == summarize(read_metrics(run_dir))
     assert (run_dir / "report.html").read_text().count("data:image/png;base64,") == 3
     assert cli.run(["pretrain", str(run_dir)]) == 0
-    assert f"going on from step-{step:09d}.pt" in capsys.readouterr().out
+    assert f"resumed from step-{step:09d}.pt" in capsys.readouterr().out
     assert_same_result(run_dir, tiny_run)
 
 
@@ -126,12 +126,12 @@ def test_sigterm_before_the_first_step_is_no_failure(
 KILLED = """
 import os, signal, sys
 import torch
-from simsiam.train import cli, pretrain
+from simsiam.train import cli, learner
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
-train_step, save, steps = pretrain.train_step, torch.save, iter(range(1, 99))
+train_step, save, steps = learner.train_step, torch.save, iter(range(1, 99))
 
 def step(*arguments):
     if next(steps) == 11 and sys.argv[2] == "in a step":
@@ -145,7 +145,7 @@ def half(state, file):
         kill()
     save(state, file)
 
-pretrain.train_step, torch.save = step, half
+learner.train_step, torch.save = step, half
 cli.run(["pretrain", sys.argv[1]])
 """
 
@@ -185,7 +185,7 @@ def test_killed_run_goes_on_bit_for_bit(
 LIVES = """
 import os, pathlib, signal, sys
 import torch
-from simsiam.train import cli, pretrain
+from simsiam.train import cli, learner
 from simsiam.train.run import metrics
 
 def count(owner, name):
@@ -206,7 +206,7 @@ def pass_by(when, name):
         print("death", when, name, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-count(pretrain, "train_step")
+count(learner, "train_step")
 count(torch, "save")
 count(metrics.MetricsLog, "write")
 for name in ("replace", "unlink"):
@@ -235,7 +235,7 @@ def test_run_killed_at_random_moments_goes_on_bit_for_bit(
     assert ["\ndeath " in f"\n{life}" for life in (first, *later)] == [True] * 4 + [False], lives.stdout
     # Whoever is killed very early has not got so far as to tell.
     assert "0 done of 12" in first and not any("0 done of 12" in life for life in later), lives.stdout
-    assert "going on from step-" in later[-1]
+    assert "resumed from step-" in later[-1]
     assert_same_result(run_dir, undisturbed_run)
     assert not list(run_dir.rglob("*.part"))
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,17 +11,18 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from simsiam.kernels.augment import augment_views
+from simsiam.model.simsiam import SimSiam
 from simsiam.pipeline.augmentation import Augmentation, Draws
 from simsiam.pipeline.crops import Crops
 from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import ModelConfig, OptimizerConfig, PretrainConfig
-from simsiam.train.health import FiniteSteps
-from simsiam.train.loss import Objective
+from simsiam.train.learner import build_model
+from simsiam.train.loss import Objective, StepOutput
+from simsiam.train.nonfinite_guard import NonfiniteGuard
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.precision import Arithmetic
-from simsiam.train.run.training_run import build_model
 from simsiam.train.step import train_step
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -34,6 +36,11 @@ def batches(tiny_images: Path) -> list[Crops]:
     plan = CropPlan(open_source(tiny_images / "train"), Augmentation(), crop_size=32, batch_size=16)
     steps: Iterator[Crops] = open_loader("torch", plan, torch.device("cpu"), workers=0).epoch(0)
     return list(steps)
+
+
+def one_step(model: SimSiam, crops: Crops, arithmetic: Arithmetic) -> StepOutput:
+    optimizer = make_optimizer(model, SETTINGS, len(crops.index))
+    return train_step(crops, Objective(model), optimizer, NonfiniteGuard(model, optimizer), arithmetic, MEAN, STD)
 
 
 class TwoPasses(nn.Module):
@@ -65,8 +72,9 @@ def test_steps_equal_the_papers_two_passes(batches: list[Crops]) -> None:
     optimizer = make_optimizer(model, SETTINGS, batch_size=256)
     plain = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, foreach=False)
     model.train()
+    guard = NonfiniteGuard(model, optimizer)
     for crops in batches:
-        output = train_step(crops, Objective(model), optimizer, FP32, MEAN, STD)
+        output = train_step(crops, Objective(model), optimizer, guard, FP32, MEAN, STD)
         x1, x2 = augment_views(crops.pixels, crops.draws, mean=MEAN, std=STD).chunk(2)
         loss = reference(x1, x2)
         plain.zero_grad()
@@ -81,7 +89,7 @@ def test_step_reports_the_mean_spread_of_both_projections(batches: list[Crops]) 
     model = build_model(CONFIG).train()
     seen = []
     model.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    output = train_step(batches[0], Objective(model), make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
+    output = one_step(model, batches[0], FP32)
     ((_, _, z1, z2),) = seen
     expected = (functional.normalize(z1).std(0).mean() + functional.normalize(z2).std(0).mean()) / 2
     assert output.output_std.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -90,7 +98,7 @@ def test_step_reports_the_mean_spread_of_both_projections(batches: list[Crops]) 
 
 def test_no_gradient_is_carried_into_the_next_step(batches: list[Crops]) -> None:
     model = build_model(CONFIG).train()
-    train_step(batches[0], Objective(model), make_optimizer(model, SETTINGS, 16), FP32, MEAN, STD)
+    one_step(model, batches[0], FP32)
     assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == []
 
 
@@ -104,7 +112,7 @@ def test_half_precision_step_keeps_weights_and_loss_in_float32(
     arithmetic = Arithmetic(torch.device("cpu"), name)
     pixels, draws, index, label = batches[0]
     few = Crops(pixels[:4], Draws(*(numbers[:4] for numbers in draws)), index[:4], label[:4])
-    output = train_step(few, Objective(model), make_optimizer(model, SETTINGS, 4), arithmetic, MEAN, STD)
+    output = one_step(model, few, arithmetic)
     assert seen == [dtype, dtype]
     assert (output.loss.dtype, output.output_std.dtype) == (torch.float32, torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -118,7 +126,8 @@ def test_scaled_loss_gives_the_same_step(batches: list[Crops]) -> None:
         if scale:
             object.__setattr__(arithmetic, "scaler", GradScaler("cpu", init_scale=scale))
         optimizer = make_optimizer(model, SETTINGS, 16)
-        FiniteSteps(model, optimizer)
-        losses = [train_step(crops, Objective(model), optimizer, arithmetic, MEAN, STD).loss for crops in batches[:2]]
+        guard = NonfiniteGuard(model, optimizer)
+        step = partial(train_step, objective=Objective(model), optimizer=optimizer, guard=guard, arithmetic=arithmetic)
+        losses = [step(crops, mean=MEAN, std=STD).loss for crops in batches[:2]]
         outcomes.append([*losses, *model.state_dict().values()])
     assert all(torch.equal(one, other) for one, other in zip(*outcomes, strict=True))

@@ -19,12 +19,12 @@ from simsiam.model.simsiam import SimSiam
 from simsiam.pipeline.augmentation import Augmentation, Draws, draw
 from simsiam.pipeline.crops import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PrecisionName, PretrainConfig
-from simsiam.train.health import FiniteSteps
+from simsiam.train.learner import build_model
 from simsiam.train.loss import Objective
+from simsiam.train.nonfinite_guard import NonfiniteGuard
 from simsiam.train.optimizer import make_optimizer
 from simsiam.train.precision import choose_arithmetic
 from simsiam.train.run.metrics import StepWindow
-from simsiam.train.run.training_run import build_model
 from simsiam.train.step import train_step
 
 BATCH, SIZE = 8, 32
@@ -81,7 +81,7 @@ def test_step_asks_for_no_value(
     if recompute:
         recompute_blocks(model.encoder)
     optimizer = make_optimizer(model, OptimizerConfig(), BATCH)
-    FiniteSteps(model, optimizer)
+    guard = NonfiniteGuard(model, optimizer)
     window, arithmetic, crops = StepWindow(GPU), choose_arithmetic(GPU, precision), crops_on_gpu()
 
     def backward(loss: torch.Tensor) -> None:
@@ -92,7 +92,7 @@ def test_step_asks_for_no_value(
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     mean, std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
     for _ in range(2):
-        output = train_step(crops, Objective(model), optimizer, arithmetic, mean, std)
+        output = train_step(crops, Objective(model), optimizer, guard, arithmetic, mean, std)
         window.add(output, 0.0)
         assert output.loss.device == window.sums.device == GPU
     assert arithmetic.scaler.is_enabled() == (precision == "fp16")

@@ -23,9 +23,9 @@ TinyConfig = Callable[..., PretrainConfig]
 # `simsiam`, but that `{fault}` may do harm to one process before a step.
 PROGRAM = """
 import os, sys, time
-from simsiam.train import cli, pretrain as job
+from simsiam.train import cli, learner
 rank, restarts = int(os.environ.get("RANK", 0)), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-step, taken = job.train_step, 0
+step, taken = learner.train_step, 0
 def wait_for(checkpoint):
     while not os.path.exists(os.path.join(sys.argv[sys.argv.index("--run-dir") + 1], "checkpoints", checkpoint)):
         time.sleep(0.05)
@@ -34,7 +34,7 @@ def counted_step(*arguments):
     taken += 1
     {fault}
     return step(*arguments)
-job.train_step = counted_step
+learner.train_step = counted_step
 sys.exit(cli.run(sys.argv[1:]))
 """
 

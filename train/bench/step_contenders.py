@@ -1,6 +1,5 @@
 """A row of `simsiam bench step` or `bench train` by name → its batches, and what takes a training step on one."""
 
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,19 +12,17 @@ from torch import Tensor, nn
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.pipeline.sources.open_source import open_source
-from simsiam.pipeline.sources.synthetic_source import ReadyImages
+from simsiam.pipeline.sources.synthetic_source import SyntheticSource
 from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.bench.baseline_step import PeerStep
 from simsiam.train.bench.loader_batches import LongPlan
 from simsiam.train.bench.rows import StepRowName, TrainRowName
 from simsiam.train.bench.step_stages import Products
 from simsiam.train.config import PretrainConfig
-from simsiam.train.cuda_graph import GraphedStep
-from simsiam.train.loss import StepOutput
+from simsiam.train.learner import Learner
 from simsiam.train.precision import choose_arithmetic
-from simsiam.train.run.folder import RunFolder
-from simsiam.train.run.training_run import TrainingRun
-from simsiam.train.step import Mark, train_step
+from simsiam.train.run.metrics import StepWindow
+from simsiam.train.step import Mark
 
 _ENDLESS = 1_000_000
 """Epochs of our loader, steps of the peer's."""
@@ -71,28 +68,19 @@ def open_row(settings: StepSettings, device: torch.device, held: ExitStack) -> S
 def _ours(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
     config, data = settings.config, settings.config.data
     arithmetic = choose_arithmetic(device, config.precision)
-    source = ReadyImages(config.batch_size) if data.path is None else open_source(data.path)
+    source = SyntheticSource(config.batch_size) if data.path is None else open_source(data.path)
     plan = LongPlan(source, Augmentation(), data.size, config.batch_size)
-    loader = held.enter_context(closing(open_loader(data.backend, plan, device, settings.workers)))
-    nowhere = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="simsiam-bench-")))  # nothing is saved
-    run = held.enter_context(closing(TrainingRun(config, plan, RunFolder(nowhere, None, None, {}), arithmetic)))
-    run.model.train()
-    run.set_learning_rate()
-
-    def whole_step(crops: Any, mark: Mark = lambda stage: None) -> StepOutput:
-        return train_step(crops, run.objective, run.optimizer, arithmetic, data.mean, data.std, mark)
-
-    graphed = GraphedStep(whole_step, run.optimizer) if config.cuda_graph else None
+    loader = held.enter_context(open_loader(data.backend, plan, device, settings.workers))
+    learner = Learner(config, arithmetic)
+    learner.set_learning_rate(epoch=0)
+    window = StepWindow(device)  # what pretrain does with each step's output, too
 
     def step(crops: Any, mark: Mark) -> None:
-        output = whole_step(crops, mark) if graphed is None else graphed(crops)
-        run.window.add(output, 0.0)
-        if graphed is not None:  # of which only the whole can be timed
-            mark("step")
+        window.add(learner.step(crops, mark), wait_seconds=0.0)
 
     batches = (crops for epoch in range(_ENDLESS) for crops in loader.epoch(epoch))
     products = Products(arithmetic.dtype, tf32=arithmetic.name == "tf32")
-    return StepRow(batches, step, run.model, data.backend, arithmetic.name, products)
+    return StepRow(batches, step, learner.model, data.backend, arithmetic.name, products)
 
 
 def _peer(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:

@@ -1,14 +1,13 @@
 """An encoder that has seen no batch yet → a copy whose batch norms know what the images make of its weights."""
 
 import copy
-from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from simsiam.model.batch_norm import share_statistics
+from simsiam.model.batch_norm import separate_views, share_statistics
 from simsiam.pipeline.source import Source
 from simsiam.train.evaluation.center_crop import CenterCrop, center_crop, normalize
 from simsiam.train.precision import Arithmetic
@@ -33,11 +32,11 @@ def with_statistics(encoder: nn.Module, source: Source, transform: CenterCrop, a
     indices = np.unique(np.linspace(0, len(source) - 1, _IMAGES).round().astype(np.int64))
     crops = [center_crop(source.decode(int(index)), transform.size, transform.short_side) for index in indices]
     fresh = copy.deepcopy(encoder)
+    separate_views(fresh, 1)
     share_statistics(fresh, world_size=1)  # the other processes don't measure
     for module in fresh.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = 1.0
-            module.views = cast(nn.Module, 1)
     with arithmetic.autocast():
         fresh.train()(normalize(torch.from_numpy(np.stack(crops)), transform, arithmetic.device))
     return fresh

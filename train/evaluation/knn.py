@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from simsiam.model.small_map_conv import speed_up_small_maps
+from simsiam.model.prepare import prepare
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
@@ -71,8 +71,7 @@ def evaluate_checkpoint(
     k = config["knn"]["k"] if k is None else k
     temperature = config["knn"]["temperature"] if temperature is None else temperature
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
-    encoder.to(arithmetic.device).to(memory_format=torch.channels_last)
-    speed_up_small_maps(encoder)  # as in training, so that the monitor's figure comes out again
+    prepare(encoder, arithmetic.device)  # as in training, so that the monitor's figure comes out again
     data = config["data"]
     crop = int(data["size"]) if size is None else size
     resized = short_side

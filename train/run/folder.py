@@ -14,7 +14,7 @@ import yaml
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import Source
-from simsiam.pipeline.sources.source_hash import fingerprint
+from simsiam.pipeline.sources.source_hash import hash_images
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
 from simsiam.train.environment import describe_environment
 from simsiam.train.run.checkpoint import list_checkpoints, newest_checkpoint, open_checkpoint, set_aside
@@ -39,7 +39,7 @@ class RunFolder(NamedTuple):
 
 def describe_images(source: Source) -> dict[str, Any]:
     """Return number and fingerprint of the images: what a checkpoint remembers of them."""
-    return {"count": len(source), "fingerprint": fingerprint(source)}
+    return {"count": len(source), "fingerprint": hash_images(source)}
 
 
 @contextmanager

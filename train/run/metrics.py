@@ -1,4 +1,4 @@
-"""Steps → metrics.jsonl and the summary of a run."""
+"""metrics.jsonl of a run: the sums over the steps between two lines, the file, and its summary."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +14,16 @@ from PIL import Image
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.train.loss import StepOutput
+from simsiam.train.run.record import Record
 from simsiam.train.run.trackers import Tracker
 
 _UNWRITTEN_BYTES = 1 << 20  # a few thousand records, kept while the disk is full
 
-Record = dict[str, Any]
+Line = dict[str, Any]
+"""A line of metrics.jsonl as it is read, of this version or of another; `Record` is what this version writes."""
 
 
-def read_metrics(run_dir: Path) -> list[Record]:
+def read_metrics(run_dir: Path) -> list[Line]:
     """Return the lines of a run's metrics.jsonl, oldest first; none if it has not started."""
     try:
         lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
@@ -38,9 +40,9 @@ def read_metrics(run_dir: Path) -> list[Record]:
     return records
 
 
-def summarize(records: list[Record]) -> Record:
+def summarize(records: list[Line]) -> Line:
     """Return the last value of every metric, and the kNN accuracy at random initialisation as `knn_random`."""
-    summary: Record = {}
+    summary: Line = {}
     for record in records:
         if "knn" in record and record["step"] == 0:
             summary["knn_random"] = record["knn"]
@@ -65,13 +67,14 @@ class MetricsLog:
         self._trackers = list(trackers)
 
     def write(self, record: Record) -> None:
-        """Append one record; it must have `step`, the other values must be numbers."""
+        """Append one record."""
+        line = record.line()
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
-            warnings.warn(f"The record of step {record['step']} could not be written yet: {error}", stacklevel=2)
-        self._tell(lambda tracker: tracker.show(record))
+            warnings.warn(f"The record of step {record.step} could not be written yet: {error}", stacklevel=2)
+        self._tell(lambda tracker: tracker.show(line))
 
     def show_picture(self, name: str, file: Path, step: int) -> None:
         """Give a PNG as it is now to the trackers, under a name such as `neighbours`."""
@@ -109,6 +112,16 @@ class NoLog:
         """Close nothing."""
 
 
+class WindowMeans(NamedTuple):
+    """Means over the steps of a window, by the keys of a `Record`."""
+
+    loss: float
+    output_std: float
+    images_per_second: float
+    views_per_second: float
+    wait_percent: float
+
+
 class StepWindow:
     """Sums over the steps since the last record; loss and spread stay on the device until they are asked for."""
 
@@ -124,18 +137,18 @@ class StepWindow:
         self._timed_steps += 1
         self._wait_seconds += wait_seconds
 
-    def means(self, images_per_step: int, views: int = 2) -> Record:
+    def means(self, images_per_step: int, views: int = 2) -> WindowMeans:
         """Return means over the window so far; NaN where nothing was finite. This waits for the device."""
         loss, spread, _ = (self.sums / self.sums[2]).tolist()
         seconds = time.perf_counter() - self._started
         images_per_second = self._timed_steps * images_per_step / seconds
-        return {
-            "loss": loss,
-            "output_std": spread,
-            "images_per_second": round(images_per_second, 1),
-            "views_per_second": round(images_per_second * views, 1),
-            "wait_percent": round(100 * self._wait_seconds / seconds, 1),
-        }
+        return WindowMeans(
+            loss=loss,
+            output_std=spread,
+            images_per_second=round(images_per_second, 1),
+            views_per_second=round(images_per_second * views, 1),
+            wait_percent=round(100 * self._wait_seconds / seconds, 1),
+        )
 
     def restart(self) -> None:
         """Start a new window."""

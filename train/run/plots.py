@@ -1,4 +1,4 @@
-"""metrics.jsonl of one or several runs → curves as one PNG."""
+"""Curves of one or several runs: metrics.jsonl → one PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,19 +6,11 @@ from pathlib import Path
 from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.run.metrics import read_metrics
-
-_PANELS = (
-    ("loss", "loss (−1 is the optimum)"),
-    ("output_std", "output std (dashed: 1/√d)"),
-    ("learning_rate", "learning rate"),
-    ("knn", "kNN accuracy"),
-    ("images_per_second", "images/s"),
-    ("wait_percent", "waiting for data, %"),
-)
+from simsiam.train.run.record import METRICS
 
 
 def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
-    """Draw loss, output std, learning rate, kNN accuracy and speed against epochs; one colour a run, named below.
+    """Draw each metric that has a curve against epochs; one colour a run, named below.
 
     Raises UsageError when a folder holds no metrics.
     """
@@ -34,8 +26,13 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
             raise UsageError(f"{run_dir} is no run folder with a metrics.jsonl and a line in it; give one that is.")
     colors = [f"C{number % 10}" for number in range(len(runs))]
     healthy = {width**-0.5 for width in map(_projection_dim, runs) if width}
-    figure, axes = pyplot.subplots(2, 3, figsize=(14, 7), layout="constrained")
-    for axis, (name, title) in zip(axes.flat, _PANELS, strict=True):
+    curves = {name: metric for name, metric in METRICS.items() if metric.curve}
+    columns = 3
+    rows = -(-len(curves) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(14, 3.5 * rows), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(curves) :]:
+        axis.set_axis_off()
+    for axis, (name, metric) in zip(axes.flat, curves.items(), strict=False):
         for color, records in zip(colors, runs.values(), strict=True):
             points = [(record["epoch"], record[name]) for record in records if name in record]
             if points:
@@ -45,12 +42,12 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
                     marker="o" if len(points) < 30 else None,
                     ms=3,
                 )
-        for std in healthy if name == "output_std" else ():
+        for std in healthy if metric.has_healthy_value else ():
             axis.axhline(std, linestyle="--", color="gray", linewidth=1)
-        axis.set(title=title, xlabel="epoch")
+        axis.set(title=metric.curve, xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.ticklabel_format(axis="y", useOffset=False)  # 0.00187, and not a difference from a number above
-        if name not in ("loss", "learning_rate") and axis.lines:
+        if metric.from_zero and axis.lines:
             axis.set_ylim(0, axis.dataLim.ymax * 1.1 or None)
         if not axis.lines:
             axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="gray")

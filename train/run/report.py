@@ -1,4 +1,4 @@
-"""Run folder → summary.json, curves, and report.html: one page with all there is to see, and nothing to fetch."""
+"""Report of a run: summary.json, the curves, and report.html, one page that needs nothing else."""
 
 import base64
 import json
@@ -16,8 +16,9 @@ from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.source import Source
 from simsiam.train.config import PretrainConfig, flatten
 from simsiam.train.preview import preview
-from simsiam.train.run.metrics import Record, read_metrics, summarize
+from simsiam.train.run.metrics import Line, read_metrics, summarize
 from simsiam.train.run.plots import plot_runs
+from simsiam.train.run.record import METRICS
 from simsiam.train.step import STAGES
 
 _SHEET_IMAGES = 4
@@ -98,28 +99,25 @@ def report_page(run_dir: Path) -> str:
     )
 
 
-def _state(records: list[Record], config: dict[str, Any]) -> str:
+def _state(records: list[Line], config: dict[str, Any]) -> str:
     epochs = records[-1]["epoch"] if records else 0
     return f"SimSiam, {config['model']['arch']}, {epochs:.2f} of {config['epochs']} epochs"
 
 
-def _figures(records: list[Record], config: dict[str, Any]) -> Iterable[tuple[str, str]]:
+def _figures(records: list[Line], config: dict[str, Any]) -> Iterable[tuple[str, str]]:
     last = summarize(records)
     healthy = config["model"]["projection_dim"] ** -0.5
-    formats = (
-        ("step", "Steps", "{:,}"),
-        ("loss", "Loss (−1 is the optimum)", "{:.4f}"),
-        ("output_std", f"Output std (healthy: 1/√d = {healthy:.4f})", "{:.4f}"),
-        ("knn_random", "kNN accuracy at random initialisation", "{:.2%}"),
-        ("knn", "kNN accuracy", "{:.2%}"),
-        ("replaced_images", "Broken images replaced by the next good one", "{:,}"),
-        ("skipped_steps", "Steps skipped (gradient not finite)", "{:,}"),
-        ("collapsed_steps", "Steps since the output was last healthy", "{:,}"),
-    )
-    return [(title, form.format(last[key])) for key, title, form in formats if key in last]
+    rows = []
+    for name, metric in METRICS.items():
+        title = metric.summary.format(healthy=healthy)
+        if title and f"{name}_random" in last:
+            rows.append((f"{title} at random initialisation", metric.number.format(last[f"{name}_random"])))
+        if title and name in last:
+            rows.append((title, metric.number.format(last[name])))
+    return rows
 
 
-def _throughput(records: list[Record]) -> str:
+def _throughput(records: list[Line]) -> str:
     timed = [record for record in records if "wait_percent" in record]
     if not timed:
         return "<p>Not measured.</p>\n"

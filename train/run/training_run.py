@@ -1,74 +1,32 @@
-"""Configuration, images and run folder → a run: all that changes from step to step, and how it is saved and resumed."""
+"""Counters of a run: its step and epoch, when to log and to save, and the line of metrics that it writes."""
 
 import math
 import time
-from collections.abc import Callable
-from typing import Literal
 
 import torch
 
-from simsiam.model.activation_checkpointing import recompute_blocks
-from simsiam.model.batch_norm import share_statistics
-from simsiam.model.fused_batch_norm import fuse_batch_norm
-from simsiam.model.resnet import resnet
-from simsiam.model.simsiam import SimSiam
-from simsiam.model.small_map_conv import speed_up_small_maps
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.plan import CropPlan
-from simsiam.train.config import PretrainConfig, to_tree
+from simsiam.train.config import PretrainConfig
 from simsiam.train.distributed import World
-from simsiam.train.health import BEGIN_ANEW, Health
-from simsiam.train.loss import Objective, StepOutput
-from simsiam.train.memory import keep_freed_memory
-from simsiam.train.optimizer import make_optimizer, set_learning_rate
-from simsiam.train.precision import Arithmetic
+from simsiam.train.health import START_ANEW
+from simsiam.train.learner import VIEWS, Learner
+from simsiam.train.loss import StepOutput
 from simsiam.train.run.checkpoint_writer import CheckpointWriter, snapshot
 from simsiam.train.run.folder import RunFolder
-from simsiam.train.run.metrics import Record, StepWindow
+from simsiam.train.run.metrics import StepWindow
+from simsiam.train.run.record import Record
+from simsiam.train.run.resume import checkpoint_state, restore
 
-VIEWS = 2
 SAVE = 1
 """What the processes agree on when a checkpoint is due by the clock; the numbers of stop signals are larger."""
 
 
-def build_model(config: PretrainConfig) -> SimSiam:
-    """Return the model of a configuration with fresh weights, on the CPU; the same seed gives the same weights."""
-    torch.manual_seed(config.seed)
-    model = config.model
-    return SimSiam(
-        resnet(model.arch, model.stem, VIEWS, model.zero_init_residual),
-        projection_dim=model.projection_dim,
-        prediction_hidden=model.prediction_hidden,
-        projector_layers=model.projector_layers,
-        views=VIEWS,
-    )
-
-
-def place_model(
-    model: SimSiam,
-    device: torch.device,
-    eager: bool = True,
-    fused_batch_norm: Literal["auto", "on", "off"] = "auto",
-) -> SimSiam:
-    """Move a model to a device, in the layout and with the operations that are quickest there; returns it.
-
-    Without `eager` it is to be compiled, and keeps the plain operations, which a compiler can join by itself.
-    """
-    model.to(device).to(memory_format=torch.channels_last)
-    eager_on_cpu = device.type == "cpu" and eager
-    if eager_on_cpu:
-        keep_freed_memory()
-        speed_up_small_maps(model.encoder)
-    if fused_batch_norm == "on" or (fused_batch_norm == "auto" and eager_on_cpu):
-        fuse_batch_norm(model.encoder)
-    return model
-
-
 class TrainingRun:
-    """Model, optimizer, sums of the metrics and the step, with the rules of when to log and to save.
+    """Counts the steps that a learner takes, and says when to log and to save.
 
-    It begins at step 0, or at the checkpoint that `folder` was opened with. In a `world` of several processes each
-    holds all of this, and the first one writes the files. It is to be closed when it is no longer needed.
+    It starts at step 0, or at the checkpoint that `folder` was opened with. In a `world` of several processes each has
+    one, and the first one writes the files. To be closed when it is no longer needed.
     """
 
     def __init__(
@@ -76,30 +34,15 @@ class TrainingRun:
         config: PretrainConfig,
         plan: CropPlan,
         folder: RunFolder,
-        arithmetic: Arithmetic,
+        learner: Learner,
         world: World | None = None,
     ) -> None:
-        self.config, self.folder, self._world = config, folder, world or World()
-        device, self._scaler = arithmetic.device, arithmetic.scaler
-        eager = config.compile == "off"
-        self.model = place_model(build_model(config), device, eager, config.fused_batch_norm)
-        if config.recompute:
-            recompute_blocks(self.model.encoder)
-        share_statistics(self.model, self._world.size)
-        objective: Callable = Objective(self.model)
-        if config.compile != "off":
-            objective = torch.compile(objective, mode=config.compile, fullgraph=True)
-        self.objective: Callable[[torch.Tensor], StepOutput] = self._world.replicate(objective, device)
-        """What the step calls, in all processes alike."""
-        self.optimizer = make_optimizer(self.model, config.optimizer, config.batch_size)
-        self.health = Health(
-            config.health, self.model, self.optimizer, config.model.projection_dim**-0.5, speaks=self._world.first
-        )
-        self.window = StepWindow(device)
+        self.config, self.folder, self.learner, self._world = config, folder, learner, world or World()
+        self.window = StepWindow(learner.device)
         self.step = 0
-        self.replaced_here = 0
-        """Broken images that another one stood in for, in this process since it began; to be kept up to date."""
-        self._replaced_before = 0
+        self.replaced_before = 0
+        """Broken images that another one stood in for, in all processes, before this one started."""
+        self._replaced_here = 0
         self.steps_per_epoch = len(plan)
         self.last_step = config.epochs * self.steps_per_epoch
         if config.max_steps is not None:
@@ -109,7 +52,7 @@ class TrainingRun:
         )
         self._saved_at = time.monotonic()
         if folder.state is not None:
-            self._restore(folder.state)
+            restore(self, learner, folder.state)
 
     @property
     def epoch(self) -> int:
@@ -118,7 +61,7 @@ class TrainingRun:
 
     @property
     def step_in_epoch(self) -> int:
-        """The next step's place in its epoch, from 0; 0 between two epochs."""
+        """The index of the next step in its epoch, from 0; 0 between two epochs."""
         return self.step % self.steps_per_epoch
 
     @property
@@ -126,10 +69,11 @@ class TrainingRun:
         """Whether the last step has been taken."""
         return self.step >= self.last_step
 
-    def set_learning_rate(self) -> None:
-        """Set the learning rates of the epoch; they change once an epoch."""
-        config = self.config
-        set_learning_rate(self.optimizer, config.optimizer, config.batch_size, self.epoch, config.epochs)
+    def count(self, output: StepOutput, wait_seconds: float, replaced: int) -> None:
+        """Count one step that was taken, the time that it waited for its crops, and the images replaced here so far."""
+        self.step += 1
+        self.window.add(output, wait_seconds)
+        self._replaced_here = replaced
 
     def due_to_log(self) -> bool:
         """Whether a line of metrics.jsonl is to be written after the step just taken."""
@@ -153,7 +97,7 @@ class TrainingRun:
         return SAVE
 
     def due_to_measure(self, every_epochs: int) -> bool:
-        """Whether it is the begin or the end of the run, or of a multiple of `every_epochs` (0: never) epochs."""
+        """Whether it is the start or the end of the run, or of a multiple of `every_epochs` (0: never) epochs."""
         between_epochs = self.step_in_epoch == 0 and every_epochs > 0 and self.epoch % every_epochs == 0
         return self.step == 0 or self.done or between_epochs
 
@@ -162,28 +106,30 @@ class TrainingRun:
 
         None where every step since the last line was skipped. This waits for the device.
 
-        Raises RunError when the loss is no number any more, though a step was taken with it, and `Unhealthy`.
+        Raises RunError when the loss is not finite, though a step was taken with it, and `Unhealthy`.
         """
         self._world.average_(self.window.sums)
-        record = {
-            "step": self.step,
-            "epoch": self.step / self.steps_per_epoch,
-            **self.window.means(self.config.batch_size, VIEWS),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "predictor_learning_rate": self.optimizer.param_groups[1]["lr"],
-        }
-        if self.window.sums.is_cuda:
-            record["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated(self.window.sums.device) / 2**30, 2)
-        if self._scaler.is_enabled():
-            record["loss_scale"] = self._scaler.get_scale()
-        if not math.isfinite(record["loss"]):
-            self.health.check_steps(self.step)
-            if not self.health.last_step_was_skipped():
-                raise RunError(self._diverged(f"The loss is {record['loss']}"))
+        learner, health = self.learner, self.learner.health
+        means = self.window.means(self.config.batch_size, VIEWS)
+        skipped_steps = health.check_steps(self.step)
+        if not math.isfinite(means.loss):
+            if not health.last_step_was_skipped():
+                raise RunError(self._diverged(f"The loss is {means.loss}"))
             return None  # every step since the last line was skipped; the next line is about these, too
-        record |= self.health.look(record)
-        if replaced := self._count_replaced():
-            record["replaced_images"] = replaced
+        rates = [group["lr"] for group in learner.optimizer.param_groups]
+        record = Record(
+            step=self.step,
+            epoch=self.step / self.steps_per_epoch,
+            **means._asdict(),
+            learning_rate=rates[0],
+            predictor_learning_rate=rates[1],
+            gpu_memory_gib=_gpu_memory_gib(learner.device),
+            loss_scale=learner.loss_scale,
+            skipped_steps=skipped_steps,
+            collapsed_steps=health.check_output(self.step, means.loss, means.output_std),
+            replaced_images=self._count_replaced() or None,
+            **{f"{stage}_ms": round(each, 3) for stage, each in learner.clock.milliseconds().items()},
+        )
         if self.step % self.config.log.every_steps == 0:
             self.window.restart()  # not where max_steps stops: a longer run would go on summing
         return record
@@ -197,26 +143,15 @@ class TrainingRun:
         run's health forbids to go on, and with `wait` when the checkpoint can't be written.
         """
         with self.window.pause():
-            self.health.check_steps(self.step)
-            weights = self.model.state_dict()
-            if not all(value.isfinite().all() for value in weights.values()):
+            self.learner.health.check_steps(self.step)
+            if not self.learner.has_finite_weights():
                 raise RunError(self._diverged("A weight is not finite"))
         self._world.average_(self.window.sums)  # so that all of them can go on from the first one's
         replaced = self._count_replaced()
         self._saved_at = time.monotonic()
         if not self._world.first:
             return
-        state = {
-            "config": to_tree(self.config),
-            "images": self.folder.images,
-            "step": self.step,
-            "model": weights,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "window": self.window.state_dict(),
-            "health": self.health.state_dict(),
-            "replaced_images": replaced,
-        }
+        state = checkpoint_state(self, self.learner, replaced)
         with self.window.pause():
             self._writer.begin(snapshot(state), self.step)
             if wait:
@@ -225,25 +160,19 @@ class TrainingRun:
 
     def _count_replaced(self) -> int:
         """Return how many broken images have been replaced since the run began, in all processes."""
-        here = self.window.sums.new_tensor(self.replaced_here, dtype=torch.float64)
-        return self._replaced_before + round(self._world.average_(here).item() * self._world.size)
+        here = self.window.sums.new_tensor(self._replaced_here, dtype=torch.float64)
+        return self.replaced_before + round(self._world.average_(here).item() * self._world.size)
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written."""
         self._writer.close()
 
-    def _restore(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where the precision knows none: `auto` on another device
-            self._scaler.load_state_dict(state["scaler"])
-        self.window.load_state_dict(state["window"])
-        self.health.load_state_dict(state["health"])
-        self.step = state["step"]
-        self._replaced_before = state.get("replaced_images", 0)  # which the first versions didn't keep
-
     def _diverged(self, what: str) -> str:
         return (
             f"{what} at step {self.step}; the checkpoints that were written before, if any, are in"
-            f" {self.folder.checkpoints}. {BEGIN_ANEW}"
+            f" {self.folder.checkpoints}. {START_ANEW}"
         )
+
+
+def _gpu_memory_gib(device: torch.device) -> float | None:
+    return round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None

@@ -1,9 +1,8 @@
-"""Progress and metrics → one live panel on a terminal, plain lines elsewhere."""
+"""Console: progress and metrics in one live panel on a terminal, in plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from simsiam.train.run.record import METRICS, Record
 from simsiam.train.terminal.words import duration, rate_text
 
 _PANEL_WIDTH = 76
@@ -72,11 +72,13 @@ class TrainingConsole:
     Elsewhere a plain line a record.
     """
 
-    def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
+    def __init__(self, console: Console, first_step: int, total_steps: int, healthy_std: float) -> None:
+        """Show steps from `first_step` on; `healthy_std` is 1/√d."""
+        self._healthy_std = healthy_std
         self._console = console
         self._total_steps = total_steps
-        self._begin: tuple[int, float] | None = None
-        """The first step that was done here, and when: what came before it happens once."""
+        self._start: tuple[int, float] | None = None
+        """The first step that was taken here, and when: what comes before it happens once."""
         self._panel: Live | None = None
         self._told_of_replaced = False
         if is_live(console) and not console.quiet:  # a quiet panel would swallow what others print
@@ -99,41 +101,35 @@ class TrainingConsole:
             self._panel.stop()
 
     def step(self, step: int) -> None:
-        """Move the bar: so many steps have been done."""
-        if self._begin is None:
-            self._begin = step, time.perf_counter()
+        """Move the bar to the number of steps taken."""
+        if self._start is None:
+            self._start = step, time.perf_counter()
         if self._panel:
             self._bar.update(self._task, completed=step, left=self._rest(step))
 
-    def record(self, record: dict[str, Any], healthy_std: float) -> None:
-        """Show one record of metrics.jsonl; `healthy_std` is 1/√d."""
-        learning = (
-            f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}"
-            f"  std {record['output_std'] / healthy_std:.2f}/√d  lr {record['learning_rate']:.4g}"
-        )
-        speed = (
-            f"{rate_text(record['images_per_second'])} images/s  {rate_text(record['views_per_second'])} views/s"
-            f"  wait {record['wait_percent']:.0f} %"
-            + (f"  GPU {record['gpu_memory_gib']:.1f} GiB" if "gpu_memory_gib" in record else "")
-        )
-        lines = [learning, speed]
-        if "replaced_images" in record:
-            lines.append(f"broken images replaced: {record['replaced_images']:,}")
-            if not self._told_of_replaced:
-                self._told_of_replaced = True
-                self.say(
-                    "An image could not be decoded, and the next good one took its place;"
-                    " `simsiam verify` with the path of the images lists the broken ones."
-                )
+    def record(self, record: Record) -> None:
+        """Show one record of metrics.jsonl."""
+        line = record.line()
+        rows: dict[int, list[str]] = {}
+        for key, metric in METRICS.items():
+            if metric.console and key in line:
+                rows.setdefault(metric.row, []).append(metric.on_console(line[key], self._healthy_std))
+        lines = ["  ".join(rows[row]) for row in sorted(rows)]
+        if record.replaced_images is not None and not self._told_of_replaced:
+            self._told_of_replaced = True
+            self.say(
+                "An image could not be decoded, and the next good one took its place;"
+                " `simsiam verify` with the path of the images lists the broken ones."
+            )
         if self._panel:
             self._figures.plain = "\n".join(lines)
             return
-        parts = f"step {record['step']}/{self._total_steps}", *lines, self._rest(record["step"])
+        parts = f"step {record.step}/{self._total_steps}", *lines, self._rest(record.step)
         self.say("  ".join(part for part in parts if part))
 
     def _rest(self, step: int) -> str:
         """Return the time left; nothing where only the first step has been done, which may have been compiled."""
-        first, began = self._begin or (step, 0.0)
+        first, began = self._start or (step, 0.0)
         if step == first < self._total_steps:
             return ""
         seconds = (time.perf_counter() - began) / max(step - first, 1) * (self._total_steps - step)

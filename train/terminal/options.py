@@ -56,7 +56,7 @@ class Option:
     @property
     def help(self) -> str:
         """The docstring under the field."""
-        return _docstrings(self.owner).get(self.key.rpartition(".")[2], "")
+        return field_docstrings(self.owner).get(self.key.rpartition(".")[2], "")
 
     def read(self, words: Sequence[str], name: str | None = None) -> Any:
         """Return the value that `words` mean; raises UsageError, which calls the option `name`."""
@@ -123,7 +123,7 @@ def _class_of(settings: Any) -> type:
 
 
 @functools.cache
-def _docstrings(owner: type) -> dict[str, str]:
+def field_docstrings(owner: type) -> dict[str, str]:
     """Return the string under each field of a dataclass, inherited ones included.
 
     Python keeps no docstrings of fields, so they are read from the source.

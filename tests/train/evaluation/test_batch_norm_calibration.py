@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from simsiam.model.batch_norm import separate_views
 from simsiam.model.fused_batch_norm import fuse_batch_norm
 from simsiam.model.resnet import ResNet, resnet
 from simsiam.pipeline.source import Source
@@ -25,7 +26,9 @@ def source(tiny_images: Path) -> Source:
 @pytest.fixture
 def encoder() -> ResNet:
     torch.manual_seed(0)
-    return resnet("resnet18", "cifar", views=2)
+    encoder = resnet("resnet18", "cifar")
+    separate_views(encoder, 2)  # as in SimSiam
+    return encoder
 
 
 def test_an_encoder_has_seen_a_batch_once_it_has_trained_on_one(encoder: ResNet) -> None:

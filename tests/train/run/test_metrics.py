@@ -10,7 +10,8 @@ import torch
 
 from simsiam.train.loss import StepOutput
 from simsiam.train.run import metrics
-from simsiam.train.run.metrics import MetricsLog, StepWindow, read_metrics, summarize
+from simsiam.train.run.metrics import MetricsLog, StepWindow, WindowMeans, read_metrics, summarize
+from simsiam.train.run.record import Record
 
 CPU = torch.device("cpu")
 
@@ -40,13 +41,9 @@ def test_means_and_rates_of_a_window(clock: Clock) -> None:
     for loss, spread in ((-0.25, 0.5), (-0.75, 0.25)):
         window.add(output(loss, spread), wait_seconds=0.1)
         clock.now += 1.0
-    assert window.means(images_per_step=32) == {
-        "loss": -0.5,
-        "output_std": 0.375,
-        "images_per_second": 32.0,
-        "views_per_second": 64.0,
-        "wait_percent": 10.0,
-    }
+    assert window.means(images_per_step=32) == WindowMeans(
+        loss=-0.5, output_std=0.375, images_per_second=32.0, views_per_second=64.0, wait_percent=10.0
+    )
 
 
 def test_restart_starts_a_new_window_and_means_do_not(clock: Clock) -> None:
@@ -57,9 +54,9 @@ def test_restart_starts_a_new_window_and_means_do_not(clock: Clock) -> None:
     window.restart()
     window.add(output(-0.5, 0.25), wait_seconds=0.0)
     clock.now += 0.5
-    record = window.means(8)
-    assert (record["loss"], record["output_std"], record["wait_percent"]) == (-0.5, 0.25, 0.0)
-    assert record["images_per_second"] == 16.0
+    means = window.means(8)
+    assert (means.loss, means.output_std, means.wait_percent) == (-0.5, 0.25, 0.0)
+    assert means.images_per_second == 16.0
 
 
 def test_pause_does_not_count(clock: Clock) -> None:
@@ -68,7 +65,7 @@ def test_pause_does_not_count(clock: Clock) -> None:
     clock.now += 1.0
     with window.pause():
         clock.now += 60.0
-    assert window.means(8)["wait_percent"] == 50.0
+    assert window.means(8).wait_percent == 50.0
 
 
 def test_resumed_window_writes_the_very_same_means(clock: Clock) -> None:
@@ -85,10 +82,10 @@ def test_resumed_window_writes_the_very_same_means(clock: Clock) -> None:
         second.add(step, 0.0)
     clock.now += 2.0
     resumed, uninterrupted = second.means(8), whole.means(8)
-    assert resumed["loss"].hex() == uninterrupted["loss"].hex()
-    assert resumed["output_std"].hex() == uninterrupted["output_std"].hex()
+    assert resumed.loss.hex() == uninterrupted.loss.hex()
+    assert resumed.output_std.hex() == uninterrupted.output_std.hex()
     # Speed is of the steps since resuming alone.
-    assert resumed["images_per_second"] == 16.0
+    assert resumed.images_per_second == 16.0
 
 
 def test_step_that_is_not_finite_is_left_out_of_the_means(clock: Clock) -> None:
@@ -96,21 +93,29 @@ def test_step_that_is_not_finite_is_left_out_of_the_means(clock: Clock) -> None:
     for loss, spread in ((-0.5, 0.25), (float("nan"), 0.5), (-0.25, float("inf")), (-1.0, 0.75)):
         window.add(output(loss, spread), 0.0)
     clock.now += 1.0
-    record = window.means(8)
-    assert (record["loss"], record["output_std"], record["images_per_second"]) == (-0.75, 0.5, 32.0)
+    means = window.means(8)
+    assert (means.loss, means.output_std, means.images_per_second) == (-0.75, 0.5, 32.0)
+
+
+def record(step: int, **values: float) -> Record:
+    return Record(step=step, epoch=0.0, **values)  # pyright: ignore[reportArgumentType]
+
+
+def without_epoch(lines: list[Any]) -> list[Any]:
+    return [{key: value for key, value in line.items() if key != "epoch"} for line in lines]
 
 
 def lines(run: Path) -> list[Any]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return without_epoch([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()])
 
 
 def test_log_appends_lines_that_are_readable_at_once(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path)
-    log.write({"step": 0, "knn": 0.1})
-    log.write({"step": 5, "loss": -0.123456789012345678})
+    log.write(record(step=0, knn=0.1))
+    log.write(record(step=5, loss=-0.123456789012345678))
     assert (
         lines(tmp_path)
-        == read_metrics(tmp_path)
+        == without_epoch(read_metrics(tmp_path))
         == [{"step": 0, "knn": 0.1}, {"step": 5, "loss": -0.12345678901234568}]
     )
     log.close()
@@ -118,18 +123,18 @@ def test_log_appends_lines_that_are_readable_at_once(tmp_path: Path) -> None:
 
 def test_records_of_a_full_disk_are_written_when_there_is_room_again(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path)
-    log.write({"step": 0, "knn": 0.1})
+    log.write(record(step=0, knn=0.1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 5, hard))
     try:
         with pytest.warns(UserWarning, match=r"record of step 1 could not be written yet: .*File too large"):
-            log.write({"step": 1, "loss": -0.1})
+            log.write(record(step=1, loss=-0.1))
         with pytest.warns(UserWarning, match="record of step 2 could not be written yet"):
-            log.write({"step": 2, "loss": -0.2})
+            log.write(record(step=2, loss=-0.2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert read_metrics(tmp_path) == [{"step": 0, "knn": 0.1}]
-    log.write({"step": 3, "loss": -0.3})
+    assert without_epoch(read_metrics(tmp_path)) == [{"step": 0, "knn": 0.1}]
+    log.write(record(step=3, loss=-0.3))
     assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2, 3]
     log.close()
 
@@ -155,11 +160,11 @@ def test_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -> 
     failing, other = Failing(), Shown()
     log = MetricsLog(tmp_path, [failing, other])
     with pytest.warns(UserWarning, match="Failing failed and gets nothing more of this run: the line is cut"):
-        log.write({"step": 1})
-    log.write({"step": 2})
+        log.write(record(step=1))
+    log.write(record(step=2))
     log.close()
-    assert failing.records == [{"step": 1}]
-    assert other.records == [{"step": 1}, {"step": 2}, "closed"]
+    assert without_epoch(failing.records) == [{"step": 1}]
+    assert without_epoch(other.records[:2]) == [{"step": 1}, {"step": 2}] and other.records[2:] == ["closed"]
     assert lines(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
@@ -167,7 +172,7 @@ def test_resumed_log_drops_what_lies_beyond_the_checkpoint(tmp_path: Path) -> No
     before = [{"step": 0, "knn": 0.1}, {"step": 5, "loss": 1.0}, {"step": 6, "knn": 0.2}, {"step": 10, "loss": 2.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in before))
     log = MetricsLog(tmp_path, after_step=6)
-    log.write({"step": 10, "loss": 3.0})
+    log.write(record(step=10, loss=3.0))
     log.close()
     assert lines(tmp_path) == [*before[:3], {"step": 10, "loss": 3.0}]
 
@@ -182,7 +187,7 @@ def test_half_written_last_line_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n{"step": 10, "lo')
     assert read_metrics(tmp_path) == [{"step": 5, "loss": 1.0}]
     log = MetricsLog(tmp_path, after_step=50)
-    log.write({"step": 10, "loss": 2.0})
+    log.write(record(step=10, loss=2.0))
     log.close()
     assert lines(tmp_path) == [{"step": 5, "loss": 1.0}, {"step": 10, "loss": 2.0}]
 

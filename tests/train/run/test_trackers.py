@@ -15,6 +15,7 @@ from simsiam.train.config import LogConfig, PretrainConfig, to_tree
 from simsiam.train.interruption import Interrupted
 from simsiam.train.run import trackers as tracking
 from simsiam.train.run.metrics import MetricsLog
+from simsiam.train.run.record import Record
 from simsiam.train.run.trackers import TensorBoard, WeightsAndBiases, check_trackers, open_trackers
 
 WANDB = PretrainConfig(log=LogConfig(tensorboard=False, wandb="views"))
@@ -43,8 +44,8 @@ def test_tensorboard_gets_every_value_and_pictures(tmp_path: Path) -> None:
 
     Image.new("RGB", (7, 5), "red").save(tmp_path / "sheet.png")
     log = MetricsLog(tmp_path, [TensorBoard(tmp_path)])
-    log.write({"step": 5, "loss": -0.5, "knn": 0.25})
-    log.write({"step": 10, "loss": -0.75})
+    log.write(Record(step=5, epoch=0.5, loss=-0.5, knn=0.25))
+    log.write(Record(step=10, epoch=1.0, loss=-0.75))
     log.show_picture("neighbours", tmp_path / "sheet.png", step=12)
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
