@@ -10,6 +10,10 @@ A program does a run of pixels of one view, so that every choice (which operatio
 is the same for the whole program.
 """
 
+# Triton gives its language types of its own, in which a number is no constexpr and a kernel no launcher.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

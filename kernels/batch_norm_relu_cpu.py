@@ -9,12 +9,15 @@ The sums of the chunks are added in their order: the same bits for any number of
 numba caches what it compiles next to this file or in the user's cache, and looks for changes in this file alone.
 """
 
+# An intrinsic of numba's is called without the context that its definition takes first.
+# pyright: reportCallIssue=false
+
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
 from simsiam.kernels.batch_norm_relu_contract import Norm, empty_activations
@@ -39,7 +42,7 @@ class _Chunks(NamedTuple):
     channels: int
     size: int
     """Rows of a chunk; the last of a view may have fewer."""
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.count, which nobody calls
     """Chunks of a view."""
 
 

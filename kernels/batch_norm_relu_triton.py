@@ -4,6 +4,10 @@ Two functions, so that a synchronised batch norm can merge the statistics of its
 `local_statistics`, `merge_statistics`, `normalize`.
 """
 
+# Triton gives its language types of its own, in which a number is no constexpr and a kernel no launcher.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false
+
 import torch
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""A ResNet → the same ResNet with each batch norm, its residual sum and its ReLU as one operation."""
+"""Fused batch norm for a ResNet: each batch norm, its residual sum and its ReLU as one operation."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,6 +73,7 @@ def fuse_batch_norm(encoder: ResNet) -> None:
         if isinstance(module, PerViewBatchNorm2d):
             module.__class__ = FusedBatchNorm2d
         elif isinstance(module, Bottleneck | BasicBlock):
-            module.__class__ = FusedBottleneck if isinstance(module, Bottleneck) else FusedBasicBlock
-            for norm in module.downsample or ():
-                norm.relu = False
+            fused = FusedBottleneck if isinstance(module, Bottleneck) else FusedBasicBlock
+            module.__class__ = fused  # pyright: ignore[reportAttributeAccessIssue]
+            for norm in module.downsample.children() if module.downsample else ():
+                norm.relu = False  # pyright: ignore[reportArgumentType]

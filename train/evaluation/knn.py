@@ -68,8 +68,8 @@ def evaluate_checkpoint(
     # Asked here as well, like the labels below, since features can take hours.
     _refuse_settings(1 if k is None else k, 1.0 if temperature is None else temperature)
     encoder, config = load_encoder(checkpoint)
-    k = config["knn"]["k"] if k is None else k
-    temperature = config["knn"]["temperature"] if temperature is None else temperature
+    k = int(config["knn"]["k"]) if k is None else k
+    temperature = float(config["knn"]["temperature"]) if temperature is None else temperature
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
     prepare(encoder, arithmetic.device)  # as in training, so that the monitor's figure comes out again
     data = config["data"]

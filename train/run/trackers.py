@@ -90,7 +90,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, project: str, run_dir: Path, config: PretrainConfig) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         self._wandb, file = wandb, run_dir / "wandb_id"
         if not file.exists():
