@@ -69,3 +69,24 @@ def test_wheel_carries_the_licence(wheel: zipfile.ZipFile) -> None:
     (licence,) = (name for name in wheel.namelist() if name.endswith(".dist-info/licenses/LICENSE"))
     text = wheel.read(licence).decode()
     assert "Apache License" in text and "Version 2.0" in text
+
+
+def test_a_foreign_simsiam_later_on_the_path_is_not_taken(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """The reference implementation has a folder `simsiam` with an `__init__.py`, which won over a namespace package."""
+    ours, foreign = tmp_path / "site", tmp_path / "foreign"
+    wheel.extractall(ours)
+    (foreign / "simsiam").mkdir(parents=True)
+    (foreign / "simsiam" / "__init__.py").touch()
+    script = "import simsiam, simsiam.model.resnet as resnet; print(simsiam.__file__, resnet.__file__, simsiam.resnet)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PATH": "", "PYTHONPATH": f"{ours}:{foreign}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    init, module, function = done.stdout.split(maxsplit=2)
+    assert init == str(ours / "simsiam" / "__init__.py") and module.startswith(str(ours))
+    assert "function resnet" in function

@@ -4,16 +4,25 @@ Nothing of the loader is saved: order and augmentation are a pure function of se
 says where an epoch continues. The loop asks for `loader.epoch(run.epoch, first_step=run.step_in_epoch)`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from simsiam.train.config import to_tree
+from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.learner import Learner
+from simsiam.train.run.folder import RunFolder
+from simsiam.train.run.metrics import StepWindow
 
-if TYPE_CHECKING:
-    from simsiam.train.run.training_run import TrainingRun
+
+class ResumableRun(Protocol):
+    """The part of a `TrainingRun` that a checkpoint keeps."""
+
+    config: PretrainConfig
+    folder: RunFolder
+    window: StepWindow
+    step: int
+    replaced_before: int
 
 
-def checkpoint_state(run: "TrainingRun", learner: Learner, replaced_images: int) -> dict[str, Any]:
+def checkpoint_state(run: ResumableRun, learner: Learner, replaced_images: int) -> dict[str, Any]:
     """Return all that a run needs to end with the same bits as if it had never stopped; the tensors are live ones."""
     learned = learner.state_dict()
     return {
@@ -29,7 +38,7 @@ def checkpoint_state(run: "TrainingRun", learner: Learner, replaced_images: int)
     }
 
 
-def restore(run: "TrainingRun", learner: Learner, state: dict[str, Any]) -> None:
+def restore(run: ResumableRun, learner: Learner, state: dict[str, Any]) -> None:
     """Bring a run and its learner to the state of a checkpoint."""
     learner.load_state_dict(state)
     run.window.load_state_dict(state["window"])
