@@ -1,6 +1,6 @@
 import multiprocessing
+import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,9 +15,7 @@ from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.evaluation.center_crop import CenterCrop
 from simsiam.train.evaluation.features import extract_features
-from simsiam.train.load_encoder import load_encoder
 from simsiam.train.precision import Arithmetic
-from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
 
 FP32 = Arithmetic(torch.device("cpu"), "fp32")
 TRANSFORM = CenterCrop(size=16, short_side=18, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -107,25 +105,16 @@ def test_bf16_features_come_back_as_float32(source: Source) -> None:
     assert (seen, features.vectors.dtype) == ([torch.bfloat16], torch.float32)
 
 
+def test_settings_have_defaults(tiny_images: Path) -> None:
+    encoder = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    features = extract_features(encoder, tiny_images / "test", CenterCrop(16, 18))
+    expected = extract_features(encoder, open_source(tiny_images / "test"), CenterCrop(16, 18), FP32, 0)
+    assert torch.equal(features.vectors, expected.vectors) and features.vectors.shape == (16, 12)
+
+
 def test_crop_larger_than_the_resized_image_is_refused(source: Source) -> None:
     with pytest.raises(ValueError, match="short side 15 must lie between the crop's 16 and 4,096"):
         extract_features(Flat(), source, TRANSFORM._replace(short_side=15), FP32, 0)
-
-
-def test_encoder_comes_from_a_run_or_a_file(tiny_run: Path) -> None:
-    newest, older = list_checkpoints(tiny_run / "checkpoints")
-    for named, expected in ((tiny_run, newest), (newest, newest), (older, older)):
-        encoder, config = load_encoder(named)
-        assert config["data"]["size"] == 16
-        state = load_checkpoint(expected)["model"]
-        weights = encoder.state_dict()
-        assert {f"encoder.{name}" for name in weights} == {name for name in state if name.startswith("encoder.")}
-        assert all(torch.equal(value, state[f"encoder.{name}"]) for name, value in weights.items())
-
-
-def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"There is no checkpoint in .*checkpoints; give a run folder, or a \.pt file"):
-        load_encoder(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -136,7 +125,7 @@ def test_workers_leave_a_signal_to_the_group_to_the_parent(number: signal.Signal
         if done < 2:
             return  # the second one may still be starting
         for worker in multiprocessing.active_children():
-            subprocess.run(["kill", f"-{number.value}", str(worker.pid)], check=True)  # not the parent: it may end them
+            os.kill(worker.pid or 0, number)
         time.sleep(0.2)
 
     features = extract_features(Flat(), source, TRANSFORM, FP32, 2, batch_size=1, progress=end_the_workers)
