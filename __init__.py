@@ -3,7 +3,7 @@
 The parts:      `SimSiam`, `resnet`, `negative_cosine`, `augment_views`
 The pipeline:   `open_source`, `open_crops`
 The encoder:    `load_encoder`
-Evaluation:     `extract_features`, `knn_accuracy`
+Evaluation:     `extract_features`, `CenterCrop`, `knn_accuracy`
 The errors:     `UsageError` (a wrong value, a ValueError), `RunError` (a failure, a RuntimeError), and of the latter
                 `ImageError` (an image that can't be decoded)
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simsiam.pipeline.errors import ImageError, RunError, UsageError
     from simsiam.pipeline.open_crops import open_crops
     from simsiam.pipeline.sources.open_source import open_source
+    from simsiam.train.evaluation.center_crop import CenterCrop
     from simsiam.train.evaluation.features import extract_features
     from simsiam.train.evaluation.knn import knn_accuracy
     from simsiam.train.load_encoder import load_encoder
@@ -35,6 +36,7 @@ _MODULES = {
     "open_source": "pipeline.sources.open_source",
     "open_crops": "pipeline.open_crops",
     "load_encoder": "train.load_encoder",
+    "CenterCrop": "train.evaluation.center_crop",
     "extract_features": "train.evaluation.features",
     "knn_accuracy": "train.evaluation.knn",
     "UsageError": "pipeline.errors",
@@ -44,6 +46,7 @@ _MODULES = {
 """Where each public name is defined."""
 
 __all__ = [
+    "CenterCrop",
     "ImageError",
     "RunError",
     "SimSiam",

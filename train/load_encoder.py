@@ -6,17 +6,27 @@ from typing import Any
 from simsiam.model.resnet import ResNet, resnet
 from simsiam.train.run.checkpoint import open_checkpoint
 
+_PREFIX = "encoder."
 
-def load_encoder(checkpoint: Path) -> tuple[ResNet, dict[str, Any]]:
-    """Return the encoder of a checkpoint, or of a run folder's newest one, and the run's configuration as a tree.
 
-    Raises UsageError when there is none, or it is damaged.
+def load_encoder(path: str | Path) -> ResNet:
+    """Return the trained encoder of a run folder, its newest checkpoint's, or of one checkpoint; on the CPU.
+
+    Images (n, 3, height, width), normalised as in the run, → features (n, encoder.feature_dim). It is in evaluation
+    mode; its batch norm is plain, so that fine-tuning, after `encoder.train()`, normalises over the whole batch.
+
+    Raises UsageError when there is no checkpoint, or it is damaged.
     """
-    _, state = open_checkpoint(checkpoint)
+    encoder, _ = load_encoder_and_config(path)
+    return encoder
+
+
+def load_encoder_and_config(path: str | Path) -> tuple[ResNet, dict[str, Any]]:
+    """Return the same encoder, and the configuration of its run as a tree of plain values."""
+    _, state = open_checkpoint(Path(path).expanduser())
     model = state["config"]["model"]
     encoder = resnet(model["arch"], model["stem"])
-    prefix = "encoder."
     encoder.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in state["model"].items() if name.startswith(prefix)}
+        {name.removeprefix(_PREFIX): value for name, value in state["model"].items() if name.startswith(_PREFIX)}
     )
-    return encoder, state["config"]
+    return encoder.eval(), state["config"]

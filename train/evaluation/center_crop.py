@@ -1,4 +1,4 @@
-"""A decoded image → what an encoder is evaluated on: the shorter side to a size, the centre cut out, normalised."""
+"""Centre crop of the evaluation: resize the shorter side, cut the centre out, normalise."""
 
 from typing import NamedTuple
 
@@ -10,10 +10,12 @@ from PIL import Image
 class CenterCrop(NamedTuple):
     """The evaluation transform: shorter side to `short_side` pixels, bilinear, then the centre `size` × `size`."""
 
-    size: int
-    short_side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    size: int = 224
+    short_side: int = 256
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of red, green and blue on a scale of 0 to 1; by default ImageNet's, as in training."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviation, likewise."""
 
 
 def default_short_side(size: int) -> int:

@@ -1,6 +1,6 @@
-"""Frozen encoder and a source → one feature vector an image."""
+"""Features of a frozen encoder: one vector for each image of a source."""
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.loaders.torch_loader import leave_stopping_to_the_parent
 from simsiam.pipeline.plan import LARGEST_CROP
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Source
+from simsiam.pipeline.sources.open_source import open_source
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.evaluation.center_crop import CenterCrop, center_crop, normalize
 from simsiam.train.precision import Arithmetic
 
@@ -27,18 +30,29 @@ class Features(NamedTuple):
 @torch.no_grad()
 def extract_features(
     encoder: torch.nn.Module,
-    source: Source,
-    transform: CenterCrop,
-    arithmetic: Arithmetic,
-    workers: int,
+    source: Source | str | Path,
+    transform: CenterCrop = CenterCrop(),  # noqa: B008 - a NamedTuple, which nobody can change
+    arithmetic: Arithmetic | None = None,
+    workers: int | None = None,
     batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Features:
-    """Run `encoder` in eval mode over every image of `source` in order; its mode is as before afterwards.
+    """Run `encoder` in evaluation mode over every image of `source` in order; its mode is restored afterwards.
+
+    Args:
+        encoder: Images, float32 (n, 3, size, size), → features (n, d).
+        source: An open source, or the path of a folder of images or a `.beton` file.
+        transform: Centre crop and normalisation; give the size and the mean and std of the training.
+        arithmetic: Device and precision; by default float32 where the encoder is.
+        workers: Processes that decode; by default one for each core this program may use, 0: this process.
+        batch_size: Images in a forward pass.
+        progress: Called with (done, total) images.
 
     Raises ImageError naming an image that can't be decoded, and UsageError when the crop is empty, huge, or would
     reach past the images.
     """
+    source = open_source(source) if isinstance(source, str | Path) else source
+    arithmetic = arithmetic or Arithmetic(_device_of(encoder), "fp32")
     if not 1 <= transform.size <= LARGEST_CROP:
         raise UsageError(f"The size of a crop, {transform.size}, must lie between 1 and {LARGEST_CROP:,} pixels.")
     if not transform.size <= transform.short_side <= LARGEST_CROP:
@@ -49,7 +63,7 @@ def extract_features(
     loader = DataLoader(
         _CenterCrops(source, transform),
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=worker_count(workers),
         collate_fn=_stack,
         worker_init_fn=leave_stopping_to_the_parent,
     )
@@ -70,6 +84,10 @@ def extract_features(
         for module in training:
             module.training = True
     return Features(torch.cat(vectors), torch.from_numpy(source.labels))
+
+
+def _device_of(encoder: torch.nn.Module) -> torch.device:
+    return next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
 
 
 class _CenterCrops(Dataset):

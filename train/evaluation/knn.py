@@ -15,7 +15,7 @@ from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.config import DeviceName
 from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
 from simsiam.train.evaluation.features import Features, extract_features
-from simsiam.train.load_encoder import load_encoder
+from simsiam.train.load_encoder import load_encoder_and_config
 from simsiam.train.precision import choose_arithmetic, open_device
 
 _CHUNK = 1024  # rows of the similarity matrix that are held at once
@@ -67,7 +67,7 @@ def evaluate_checkpoint(
     """Measure a checkpoint's encoder; all settings are by default the run's, so that its own figure comes out again."""
     # Asked here as well, like the labels below, since features can take hours.
     _refuse_settings(1 if k is None else k, 1.0 if temperature is None else temperature)
-    encoder, config = load_encoder(checkpoint)
+    encoder, config = load_encoder_and_config(checkpoint)
     k = int(config["knn"]["k"]) if k is None else k
     temperature = float(config["knn"]["temperature"]) if temperature is None else temperature
     arithmetic = choose_arithmetic(open_device(device), config["precision"])
