@@ -1,4 +1,4 @@
-"""A path and what belongs in it → a file that is whole whenever it is there, even after a crash or a power cut."""
+"""Atomic writing: a file appears under its name only when it is complete, even after a crash or a power cut."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from typing import BinaryIO
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write; at the end of the block its content is flushed to the disk and takes the name `path`.
+    """Open a file to write; at the end of the block it is flushed to the disk and renamed to `path`.
 
-    Until then it lies beside as `NAME.PID.part`, so that processes that write the same file at once don't mix; the
-    last one stays. Its folder is made where there is none. When the block raises, nothing is left, and what was at
-    `path` before stays.
+    Until then it is called `NAME.PID.part`, so that processes that write the same file at once don't mix; the last one
+    wins. Missing folders are created. If the block raises, the temporary file is removed, and an older file at `path`
+    is left as it is.
 
-    Raises OSError that names `path` when it can't be written, such as on a full disk.
+    Raises OSError that names `path` when it can't be written, for example on a full disk.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -29,17 +29,17 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        # PyTorch's own writer stumbles over a full disk once more, and raises what it finds then.
+        # On a full disk PyTorch's writer fails a second time while it cleans up, and raises that second error.
         cause = error if isinstance(error, OSError) or not isinstance(error, Exception) else error.__context__
         if isinstance(cause, OSError) and cause.strerror:
-            # What Python names is the temporary file, or, of a full disk, none at all.
+            # Python names the temporary file, or no file at all when the disk is full.
             raise OSError(cause.errno, f"Can't write {path}: {cause.strerror}") from None
         raise
     sync_folder(path.parent)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a whole text file, UTF-8, as `open_atomically` does."""
+    """Write a text file in UTF-8, as `open_atomically` does."""
     with open_atomically(path) as file:
         file.write(text.encode())
 

@@ -1,7 +1,7 @@
-"""Seed, epoch, sample index and view → every random number of the augmentation, as arrays.
+"""Random numbers of the augmentation: a pure function of seed, epoch, sample index and view, as arrays.
 
-A draw depends on nothing else: not on the batch, the worker, the rank or the backend. So every backend executes the
-same crops, and a run resumed in mid-epoch sees what the uninterrupted run would have seen.
+They depend on nothing else: not on the batch, the worker, the rank or the backend. So every backend executes the same
+crops, and a run resumed in mid-epoch sees what the uninterrupted run would have seen.
 """
 
 import itertools
@@ -38,16 +38,19 @@ class Draws(NamedTuple, Generic[Array]):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The distributions that the views are drawn from; the defaults are SimSiam's (arXiv 2011.10566, appendix A)."""
+    """Distributions that the views are drawn from; the defaults are SimSiam's (arXiv 2011.10566, appendix A).
+
+    Raises UsageError for a value out of range.
+    """
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest area of a crop, as a share of the image's."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width / height of a crop."""
     flip_probability: float = 0.5
-    """How often a view is mirrored."""
+    """Probability that a view is mirrored."""
     jitter_probability: float = 0.8
-    """How often brightness, contrast, saturation and hue are changed, all four together."""
+    """Probability that brightness, contrast, saturation and hue are changed, all four together."""
     brightness: float = 0.4
     """Brightness factor within 1 ± this."""
     contrast: float = 0.4
@@ -57,13 +60,13 @@ class Augmentation:
     hue: float = 0.1
     """Hue shift within ± this, in turns of the colour circle."""
     gray_probability: float = 0.2
-    """How often a view loses its colours."""
+    """Probability that a view is reduced to grayscale."""
     blur_probability: float = 0.5
-    """How often a view is blurred."""
+    """Probability that a view is blurred."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Smallest and largest standard deviation of the Gaussian blur, in output pixels."""
     solarize_probability: float = 0.0
-    """How often the bright half of a view's values is inverted, after the blur (as in BYOL, arXiv 2006.07733)."""
+    """Probability that values from 0.5 on are inverted, after the blur (as in BYOL, arXiv 2006.07733)."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -90,7 +93,7 @@ class Augmentation:
             raise UsageError(f"augmentation.crop_scale is {self.crop_scale}; a crop is at most the whole image, 1.")
 
 
-# Blocks of the counter: which four words serve what. A block is never used for two things.
+# Blocks of the counter, of four words each; each block serves one purpose.
 _SWITCHES, _JITTER, _ORDER_SIGMA_SOLARIZE, _CROP = 0, 1, 2, 3
 _CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop tries ten times, then takes the centre
 
@@ -105,9 +108,9 @@ def draw(
     sizes: npt.NDArray[np.int32],
     views: int = 2,
 ) -> Draws[np.ndarray]:
-    """Draw the augmentation of the samples `index`, int64 (N,), of heights and widths `sizes`, int32 (N, 2).
+    """Draw the augmentation of the samples `index`, int64 (N,), whose heights and widths are `sizes`, int32 (N, 2).
 
-    Each number follows the law of torchvision's transform of that name (RandomResizedCrop, RandomApply(ColorJitter),
+    Each number has the distribution of torchvision's transform (RandomResizedCrop, RandomApply(ColorJitter),
     RandomGrayscale, RandomApply(GaussianBlur), RandomSolarize, RandomHorizontalFlip).
     """
     # (N, V) counters: sample, epoch and view fill three words, the block is the fourth.
@@ -135,7 +138,7 @@ def draw(
 
 
 def _draw_crop(augmentation: Augmentation, block, sizes: npt.NDArray[np.int32], views: int) -> npt.NDArray[np.int32]:
-    """RandomResizedCrop's law: area uniform, ratio log-uniform, place uniform; the centre after ten misfits."""
+    """Draw as RandomResizedCrop: area uniform, ratio log-uniform, position uniform; the centre after ten misfits."""
     shape = (len(sizes), views)
     image_height, image_width = (np.broadcast_to(side[:, None], shape).astype(np.int64) for side in sizes.T)
     height, width, top, left = _center_crop(augmentation, image_height, image_width)
@@ -164,7 +167,7 @@ def _draw_crop(augmentation: Augmentation, block, sizes: npt.NDArray[np.int32], 
 
 
 def _center_crop(augmentation: Augmentation, image_height, image_width):
-    """The largest centred crop whose ratio is allowed."""
+    """Return height, width, top and left of the largest centred crop whose ratio is allowed."""
     low, high = augmentation.crop_ratio
     ratio = image_width / image_height
     height = np.where(ratio < low, np.rint(image_width / low).astype(np.int64), image_height)

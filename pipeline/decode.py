@@ -1,12 +1,11 @@
-"""Encoded bytes of one image → uint8 RGB pixels, as stored, or why they can't be trusted: the reference decoder.
+"""The reference decoder: encoded bytes of one image → uint8 RGB pixels as stored, or the reason not to trust them.
 
-Two libraries take part. libjpeg-turbo, called by simplejpeg, decodes JPEGs: it gives the pixels that Pillow gives, bit
-for bit, in less time, can reduce while decoding, and says when the compressed data makes no sense, which Pillow keeps
-to itself. Pillow takes everything else.
+JPEGs are decoded by libjpeg-turbo, through simplejpeg: it gives Pillow's pixels, bit for bit, in less time, can reduce
+while decoding, and warns of corrupt data, which Pillow does not. Pillow decodes everything else.
 
-What a decoder can notice depends on the format. Of 100 single bits flipped at random, all are noticed in a PNG, which
-has checksums, 86 in a TIFF compressed by deflate, 36 in a WebP, 18 in a JPEG, and none in a BMP; elsewhere they are
-other pixels that make as much sense. The checksums of a `.beton`'s manifest notice all.
+How much damage a decoder notices depends on the format. Of 100 single bits flipped at random, it notices all in a PNG,
+which has checksums, 86 in a TIFF compressed by deflate, 36 in a WebP, 18 in a JPEG, and none in a BMP; the others just
+change some pixels. The checksums in a `.beton`'s manifest notice all.
 """
 
 import io
@@ -24,7 +23,7 @@ from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.tiff_jpeg import ObsoleteJpegInTiff, jpegs_in_tiff
 
 _JFIF_VERSION = re.compile(rb"JFIF\0[^\1]")
-"""A version that libjpeg-turbo doesn't know. It warns of it, and of nothing else then, but no pixel depends on it."""
+"""A major version unknown to libjpeg-turbo. It then warns of this alone, although no pixel depends on it."""
 
 
 def decode_image(encoded: bytes, name: str) -> npt.NDArray[np.uint8]:
@@ -33,10 +32,10 @@ def decode_image(encoded: bytes, name: str) -> npt.NDArray[np.uint8]:
     EXIF orientation is not applied and an alpha channel is dropped, as in the reference recipe
     (`PIL.Image.convert("RGB")`). 16-bit grayscale keeps its upper eight bits, where `convert` would clip it to white.
 
-    Raises ImageError naming `name` when the bytes are no image, are cut short, hold more pixels than Pillow's
-    decompression-bomb limit (`PIL.Image.MAX_IMAGE_PIXELS` × 2), or are a JPEG, alone or in a TIFF, with data that its
-    standard doesn't allow: a decoder then makes up the pixels that it lacks. Stray bytes before a marker count as such,
-    though the pixels may be right: lost data looks the same.
+    Raises ImageError naming `name` when the bytes are no image, are truncated, hold more pixels than Pillow's
+    decompression-bomb limit (`PIL.Image.MAX_IMAGE_PIXELS` × 2), or are a JPEG, alone or in a TIFF, with corrupt data,
+    for which a decoder makes up pixels. Stray bytes before a marker count as corrupt, although the pixels may be
+    right: lost data looks the same.
     """
     if not encoded:
         raise ImageError(f"{name}: the file is empty")
@@ -50,11 +49,10 @@ def decode_image(encoded: bytes, name: str) -> npt.NDArray[np.uint8]:
 
 
 def decode_reduced(encoded: bytes, height: int, width: int) -> npt.NDArray[np.uint8] | None:
-    """Decode a JPEG of one or three components, as it is or to an eighth, a quarter, three eighths or half of its size.
+    """Decode a JPEG of one or three components at 1/8, 1/4, 3/8, 1/2 or all of its size, the smallest that suffices.
 
-    Returns uint8 RGB of shape (at least `height`, at least `width`, 4), of which the last channel means nothing, in
-    the smallest of these sizes. Reduced by the inverse DCT, which takes the mean over each block of pixels. None where
-    libjpeg-turbo doesn't decode it without a warning: then `decode_image` says what is wrong.
+    Returns uint8 RGBX of shape (≥ height, ≥ width, 4), whose last channel is meaningless. The inverse DCT reduces, by
+    the mean over each block of pixels. Returns None if libjpeg-turbo fails or warns: then `decode_image` says why.
     """
     try:
         return simplejpeg.decode_jpeg(encoded, "RGBX", min_height=height, min_width=width, min_factor=2, strict=True)
@@ -63,41 +61,41 @@ def decode_reduced(encoded: bytes, height: int, width: int) -> npt.NDArray[np.ui
 
 
 def is_too_large(height: int, width: int) -> bool:
-    """Tell whether Pillow would refuse that many pixels as a decompression bomb, and this decoder with it."""
+    """Return whether Pillow, and so this decoder, refuses that many pixels as a decompression bomb."""
     return height * width > most_pixels()
 
 
 def most_pixels() -> float:
-    """Return how many pixels an image may have without being refused as a decompression bomb."""
+    """Return the number of pixels above which an image is refused as a decompression bomb."""
     return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def rgb_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Return an opened Pillow image of any mode as uint8 RGB of shape (height, width, 3)."""
     if image.mode.startswith("I"):
-        # Modes I and I;16* hold 16-bit samples of PNG, TIFF or PGM; Pillow's own conversion clips at 255.
+        # Modes I and I;16* hold 16-bit samples of PNG, TIFF or PGM; Pillow's conversion would clip them at 255.
         gray = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode != "RGB":
         image.load()
-        # No pixel depends on it once alpha is dropped, and Pillow warns about some forms of it.
+        # No pixel depends on it once alpha is dropped, and Pillow warns of some forms of it.
         image.info.pop("transparency", None)
         image = image.convert("RGB")
     return np.array(image)
 
 
 def _decode_jpeg(encoded: bytes) -> tuple[npt.NDArray[np.uint8] | None, str]:
-    """Return the pixels of a JPEG and what the decoder says against them; no pixels where it is Pillow's turn.
+    """Return (pixels, complaint); `pixels` is None if Pillow should decode instead.
 
-    Pillow has its turn even where there is a complaint: its reason, where it refuses the image, is the clearer one.
+    That is so even after a complaint: if Pillow refuses the image as well, its message is clearer.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
-    except (ValueError, KeyError):  # which it is depends on how little can be told
-        return None, ""  # no JPEG, or of a kind that TurboJPEG doesn't know
-    if is_too_large(height, width):
+    except (ValueError, KeyError):  # depending on what it makes of the header
+        return None, ""  # no JPEG, or of a kind unknown to TurboJPEG
+    if is_too_large(int(height), int(width)):
         return None, ""
-    # How CMYK becomes RGB is Pillow's own; here it is only looked through.
+    # Pillow has its own conversion from CMYK to RGB, so CMYK is decoded here for the sake of warnings alone.
     rgb = colours not in ("CMYK", "YCCK")
     try:
         pixels = simplejpeg.decode_jpeg(encoded, "RGB" if rgb else "CMYK", strict=True)
@@ -109,7 +107,7 @@ def _decode_jpeg(encoded: bytes) -> tuple[npt.NDArray[np.uint8] | None, str]:
 
 
 def _complaint_about_tiff(image: TiffImageFile, encoded: bytes) -> str:
-    """Return what the JPEG decoder says against the JPEGs in a TIFF, which TIFF's decoder keeps to itself."""
+    """Return the JPEG decoder's complaint about the JPEGs in a TIFF, which the TIFF decoder would not pass on."""
     try:
         for jpeg in jpegs_in_tiff(image, encoded):
             pixels, complaint = _decode_jpeg(jpeg)
@@ -121,16 +119,16 @@ def _complaint_about_tiff(image: TiffImageFile, encoded: bytes) -> str:
 
 
 def _decode_with_pillow(encoded: bytes, name: str) -> tuple[npt.NDArray[np.uint8], str]:
-    """Return the pixels and what there is to say against them."""
+    """Return the pixels and a complaint about them, or an empty one."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of odd metadata, and from half the bomb limit on, where we decide at the limit itself.
+            # Pillow warns of odd metadata, and of images above half the bomb limit; we refuse at the limit only.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(encoded)) as image:
                 complaint = _complaint_about_tiff(image, encoded) if isinstance(image, TiffImageFile) else ""
                 return rgb_pixels(image), complaint
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not an image in any format Pillow reads") from None
-    # Pillow's format plugins raise nearly anything on damaged input: OSError, SyntaxError, struct.error, …
+    # Pillow's plugins raise nearly anything on damaged input: OSError, SyntaxError, struct.error, …
     except Exception as error:
         raise ImageError(f"{name}: {str(error) or type(error).__name__}") from None

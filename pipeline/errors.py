@@ -1,25 +1,33 @@
-"""What the command line tells in one sentence; any other exception is a defect and keeps its traceback."""
+"""Errors that are told in one sentence; any other exception is a defect and keeps its traceback."""
 
 
 class UsageError(ValueError):
-    """Something the user gave or asked for can't be used; the message names it and the way out. Exit code 2."""
+    """Something that was given or asked for can't be used; the message names it and says what would help.
+
+    `argument` names the argument of the called function that would help, if one would: a command line can say which
+    of its options that is.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class ForeignFileError(UsageError):
-    """A file is of another kind than what it was opened as. Exit code 2."""
+    """The images are in a form that can't be read here; converting them to a `.beton` may help."""
 
 
 class MissingError(UsageError):
-    """A package or a companion file is missing; what the user gave may be in order. Exit code 2."""
+    """A package or a companion file is missing; what was given may be in order."""
 
 
 class RunError(RuntimeError):
-    """Something broke on the way that no other input would have prevented for sure. Exit code 1."""
+    """Something failed that may work with the same input: a device, a disk, a process."""
 
 
 class ImageError(RunError):
-    """An image that can't be decoded. The message names it and says why."""
+    """An image can't be decoded. The message names it and says why."""
 
 
 class RawRecordError(ValueError):
-    """A record that holds pixels, asked for its encoded bytes."""
+    """A record that is stored as pixels was asked for its encoded bytes."""

@@ -1,4 +1,4 @@
-"""Seed, epoch, step and rank → which samples: the epoch's permutation and each rank's share of a global batch."""
+"""Order of an epoch: the permutation of the samples that seed and epoch give, and each rank's share of a batch."""
 
 from typing import Literal
 
@@ -10,24 +10,24 @@ from simsiam.pipeline.philox import philox
 Order = Literal["random", "block"]
 
 BLOCK_IMAGES = 64
-"""Samples of a block, which lie side by side in the file: 4 MB of ImageNet at a longer side of 500 pixels."""
+"""Samples in a block, neighbours in the file: 4 MB of ImageNet at a longer side of 500 pixels."""
 WINDOW_BLOCKS = 256
-"""Blocks that are shuffled together at most: 16,384 samples, or 1 GB of such images."""
+"""Blocks shuffled together, at most: 16,384 samples, or 1 GB of such images."""
 
-# The word of the counter that holds the view in `draw`; no run has this many views, so the streams never meet.
+# Value of the counter's third word, which is the view in `draw`: no run has so many views, so the streams differ.
 _ORDER_STREAM = 0xFFFFFFFF
-_SAMPLES, _BLOCKS = 0, 1  # the fourth word: what is shuffled
+_SAMPLES, _BLOCKS = 0, 1  # values of the fourth word: what is shuffled
 
 
 def epoch_order(count: int, seed: int, epoch: int, order: Order = "random") -> npt.NDArray[np.int64]:
     """Return the order of one epoch: a permutation of 0 … count − 1, int64 (count,).
 
-    `random` is a uniformly random permutation. `block` is for a file larger than memory, read once an epoch in whole
-    pieces: blocks of `BLOCK_IMAGES` neighbours are shuffled, and then the samples within each window of up to
-    `WINDOW_BLOCKS` blocks. How random that is: a set of one window is shuffled uniformly. In a larger one a sample
-    still comes anywhere in the epoch, but neighbours in the file stay within one window. So a batch is drawn from 256
-    blocks: one of 256 images holds about 163 of them, where `random` finds 254 on ImageNet. If the file is sorted by
-    class, that makes 152 of the 1,000 classes in a batch of 256, where `random` has 227 (means of 200 simulated ones).
+    `random` is a uniformly random permutation. `block` is for a file larger than memory, which it reads nearly in
+    sequence: blocks of `BLOCK_IMAGES` neighbours are shuffled, then the samples within each window of up to
+    `WINDOW_BLOCKS` blocks. A set that fits one window is shuffled uniformly. In a larger one, a sample may still come
+    anywhere in the epoch, but neighbours in the file stay within one window, so a batch is drawn from 256 blocks: one
+    of 256 images holds samples of about 163 blocks, against 254 with `random` on ImageNet. If the file is sorted by
+    class, these are 152 of the 1,000 classes, against 227 with `random` (means of 200 simulated batches).
     """
     if order == "random":
         return _shuffle(count, seed, epoch, _SAMPLES)
@@ -39,15 +39,15 @@ def epoch_order(count: int, seed: int, epoch: int, order: Order = "random") -> n
 
 
 def window_images(count: int) -> int:
-    """Return the samples of a window in block order: as many in each, so that the last one mixes no less."""
+    """Return the number of samples in a window of block order: nearly the same in each, so that the last mixes well."""
     windows = -(-count // (BLOCK_IMAGES * WINDOW_BLOCKS))
     return -(-count // windows)
 
 
 def reading_order(samples: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
-    """Sort each run of `window` samples by their place in the file, int64 like `samples`.
+    """Return the samples, int64 like `samples`, with each run of `window` of them sorted by position in the file.
 
-    This is the order to read ahead in: what `epoch_order` mixed within a window comes back as whole blocks.
+    This is the order to read ahead in: it puts back together the blocks that `epoch_order` mixed within a window.
     """
     whole = len(samples) // window * window
     return np.concatenate([np.sort(samples[:whole].reshape(-1, window), axis=1).ravel(), np.sort(samples[whole:])])
@@ -77,7 +77,7 @@ def _shuffle(count: int, seed: int, epoch: int, what: int) -> npt.NDArray[np.int
 def _keys(count: int, seed: int, epoch: int, what: int) -> npt.NDArray[np.uint64]:
     """Return random keys to sort by.
 
-    They have 64 bits: two equal ones, settled by index, are expected less than once in ten million epochs of ImageNet.
+    They have 64 bits: two equal ones, decided by index, are expected less than once in ten million epochs of ImageNet.
     """
     high, low, _, _ = philox(seed, np.arange(count), epoch, _ORDER_STREAM, what)
     return (high.astype(np.uint64) << np.uint64(32)) | low

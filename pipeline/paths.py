@@ -6,10 +6,10 @@ import numpy as np
 
 
 class PathList(Sequence[bytes]):
-    """Many paths in one bytes object: ImageNet's take 50 MB, as a list 90 MB, and pickle at once."""
+    """Many paths in one bytes object: ImageNet's take 50 MB, instead of 90 MB as a list, and pickle at once."""
 
     def __init__(self, paths: Iterable[bytes] = (), *, joined: bytes | None = None) -> None:
-        """Take single paths, or all of them `joined`: each followed by a zero byte, which no path can hold."""
+        """Take single paths, or all of them `joined`: each followed by a zero byte, which no path can contain."""
         self.joined = b"".join(path + b"\0" for path in paths) if joined is None else joined
         self._ends = np.flatnonzero(np.frombuffer(self.joined, np.uint8) == 0)
 
@@ -17,7 +17,7 @@ class PathList(Sequence[bytes]):
         """Number of paths."""
         return len(self._ends)
 
-    # Slices are not offered: nobody needs them.
+    # Slices aren't supported: nobody needs them.
     def __getitem__(self, index: int) -> bytes:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return path `index`; negative indices count from the end."""
         index = range(len(self))[index]
@@ -29,5 +29,5 @@ class PathList(Sequence[bytes]):
 
 
 def printable_path(path: bytes) -> str:
-    """Return a path as text that can be printed and stored anywhere: bytes that are no UTF-8 become `\\xNN`."""
+    """Return a path as text that can be printed and stored anywhere: bytes that aren't UTF-8 become `\\xNN`."""
     return path.decode("utf-8", "backslashreplace")

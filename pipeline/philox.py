@@ -1,7 +1,7 @@
-"""Counter and key → random 32-bit words: the Philox4x32-10 generator, vectorised over counters.
+"""Philox4x32-10, a counter-based random number generator, vectorised: key and counters in, 32-bit words out.
 
-Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A counter-based generator has
-no state: word k of sample i is a pure function of (key, counter), so nothing has to be drawn in order.
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Such a generator has no state:
+each word is a pure function of (key, counter), so nothing has to be drawn in order.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ Words = npt.NDArray[np.uint32]
 def philox(seed: int, *counter: npt.ArrayLike) -> tuple[Words, Words, Words, Words]:
     """Return the four random words of each counter.
 
-    `seed` is the 64-bit key. `counter` are four unsigned 32-bit numbers or arrays, broadcast against each other;
-    each returned uint32 array has their common shape.
+    `seed` is the 64-bit key. `counter` are four unsigned 32-bit numbers or arrays, broadcast against each other; each
+    returned uint32 array has their common shape. Raises UsageError when the seed is out of range.
     """
     if not 0 <= seed < 2**64:
         raise UsageError(f"The seed {seed} is out of range; give a whole number from 0 to 2**64 − 1.")

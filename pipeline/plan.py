@@ -1,4 +1,4 @@
-"""Source, seed and augmentation → which crops make up each step: what every backend executes."""
+"""Crop plan: which samples and random numbers make up each step; every backend executes it."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,21 +12,22 @@ from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.order import Order, epoch_order, reading_order, step_indices, steps_per_epoch, window_images
 from simsiam.pipeline.source import Source
 
-# Ranks and loaders of one process ask for the same epoch again and again; ImageNet's order is 10 MB.
+# Every step asks for its epoch's order; ImageNet's has 10 MB.
 _cached_epoch_order = lru_cache(maxsize=2)(epoch_order)
 
 OnBroken = Literal["error", "replace"]
 
 
 LARGEST_CROP = 4096
-"""Pixels of a crop's side: four times what is trained on, and a mistyped number meets no wall of memory."""
+"""Largest side of a crop in pixels, four times what is trained on: a mistyped number shouldn't exhaust the memory."""
 
 
 @dataclass(frozen=True)
 class CropPlan:
     """The samples and random numbers of every step, as a pure function of epoch and step.
 
-    Raises UsageError when the global batch is larger than the source, or can't be shared by the ranks.
+    Raises UsageError when a value is out of range, or the global batch is larger than the source or can't be divided
+    by the number of ranks.
     """
 
     source: Source
@@ -40,10 +41,10 @@ class CropPlan:
     rank: int = 0
     world_size: int = 1
     order: Order = "random"
-    """How random an epoch is; see `simsiam.pipeline.order.epoch_order`."""
+    """How the samples of an epoch are shuffled; see `simsiam.pipeline.order.epoch_order`."""
     on_broken: OnBroken = "error"
-    """What an image that can't be decoded becomes: an error, or the next good one; see
-    `simsiam.pipeline.loaders.replace_broken`."""
+    """What to do with an image that can't be decoded: raise ImageError (`error`), or take the next good one
+    (`replace`); see `simsiam.pipeline.loaders.replace_broken`."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -79,10 +80,10 @@ class CropPlan:
         return step_indices(order, step, self.batch_size, self.rank, self.world_size)
 
     def read_ahead(self, epoch: int, first_step: int, step: int) -> npt.NDArray[np.int64]:
-        """Return the samples to be fetched into memory at a step of an epoch begun at `first_step`, in file order.
+        """Return the samples to fetch into memory at a step of an epoch started at `first_step`, int64 (k,).
 
-        In block order each step fetches its share of the window after the current one, so that the disk reads whole
-        blocks; the first step fetches its own window, too. In random order there is nothing to gain.
+        In block order each step fetches its share of the next window, in file order, so that the disk reads whole
+        blocks; the first step also fetches its own window. In random order there is nothing to gain, and k is 0.
         """
         if self.order == "random":
             return np.empty(0, np.int64)
@@ -93,7 +94,7 @@ class CropPlan:
         return ahead[start : share * (step + 1) + window]
 
     def draws(self, epoch: int, index: npt.NDArray[np.int64]) -> Draws[np.ndarray]:
-        """Return the random numbers of the samples `index` in one epoch."""
+        """Return the random numbers of the samples `index`, int64 (N,), in one epoch."""
         return draw(self.augmentation, self.seed, epoch, index, self.source.sizes[index], self.views)
 
 

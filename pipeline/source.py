@@ -1,4 +1,4 @@
-"""A set of images on disk, whatever its layout: sizes, labels and classes, encoded bytes, decoded pixels."""
+"""A set of images on disk, whatever its layout: the protocols that everything reads through."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,12 +6,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+MOST_CLASSES = 1 << 20
+"""Labels from here on are refused: where class names are missing, they are made for every label up to the largest."""
+
 
 class Records(Protocol):
-    """Numbered images of a folder, an archive or a `.beton`, of which nothing but name and class need be known.
+    """Numbered images whose names and classes are known; what is converted or verified.
 
-    A `Source` is one of which the sizes are known, too. Images are mostly asked for in ascending order, by several
-    processes forked from the one that opened the set, each of which opens its files on first use.
+    They are read mostly in ascending order, by several processes forked from the one that opened the set. So files are
+    opened on first use in each process.
     """
 
     @property
@@ -26,17 +29,17 @@ class Records(Protocol):
 
     @property
     def broken(self) -> Sequence[tuple[str, str]]:
-        """Name and reason of what was found unfit before any image was read; these have no number."""
+        """Name and reason of what was found broken before any image was read; these have no number."""
         ...
 
     @property
-    def place(self) -> str:
-        """What every name begins with that says where the set lies, not what it holds; a manifest leaves it out."""
+    def name_prefix(self) -> str:
+        """Start of every name that says where the set is stored, such as `/data/train/`; not part of a manifest."""
         ...
 
     @property
-    def stamp(self) -> str:
-        """A text that is another one when a file that holds the images has changed: a hash of sizes and dates."""
+    def files_hash(self) -> str:
+        """Hash of the sizes and dates of the files that hold the images: it changes when one of them does."""
         ...
 
     def __len__(self) -> int:
@@ -44,7 +47,7 @@ class Records(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What to call image `index` in a message: its path, or its place in the file."""
+        """Return the name of image `index` for messages: its path, or the name of its file and its number there."""
         ...
 
     def read(self, index: int) -> bytes:
@@ -55,18 +58,6 @@ class Records(Protocol):
         """
         ...
 
-
-class Source(Records, Protocol):
-    """What every loader reads from: numbered images of known size.
-
-    A source is picklable and safe to read from several processes; it opens its files on first use in each.
-    """
-
-    @property
-    def sizes(self) -> npt.NDArray[np.int32]:
-        """Height and width of every image in pixels as stored, shape (n, 2)."""
-        ...
-
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
         """Return the pixels of image `index`, uint8 RGB of shape (height, width, 3), as stored (no rotation).
 
@@ -74,6 +65,21 @@ class Source(Records, Protocol):
         """
         ...
 
+
+class Source(Records, Protocol):
+    """Records whose sizes are known as well; what loaders read from.
+
+    A source can be pickled, since the processes of a loader may be spawned.
+    """
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int32]:
+        """Height and width of every image in pixels as stored, shape (n, 2)."""
+        ...
+
     def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
-        """Have these images, int64 (k,), fetched into memory in this order, without waiting; may do nothing."""
+        """Ask the system to fetch images `index`, int64 (k,), into memory in this order; doesn't wait.
+
+        A hint: a source whose images aren't in one file does nothing.
+        """
         ...

@@ -1,4 +1,4 @@
-"""A TIFF → the JPEGs in it, each a stream of its own: TIFF's decoder keeps to itself what JPEG's says of them.
+"""JPEGs in a TIFF, as streams of their own, to be checked: the TIFF decoder swallows the JPEG decoder's warnings.
 
 Tags and layout: TIFF 6.0, and Adobe's TIFF Technical Note 2 on JPEG compression.
 """
@@ -13,13 +13,13 @@ _TABLES = 347
 
 
 class ObsoleteJpegInTiff(ValueError):
-    """JPEG in the style of TIFF 6.0 itself, which the note declares obsolete."""
+    """JPEG compression in the style of TIFF 6.0 itself, which the technical note declares obsolete."""
 
 
 def jpegs_in_tiff(image: TiffImageFile, encoded: bytes) -> Iterator[bytes]:
-    """Yield the JPEG of each strip or tile, with the tables that all of them share; nothing for another compression.
+    """Yield the JPEG of each strip or tile, with the tables they share; nothing if the compression is another one.
 
-    Raises ObsoleteJpegInTiff where the JPEGs are of another style, and can't be looked at.
+    Raises ObsoleteJpegInTiff if the JPEGs are in the obsolete style, which isn't read here.
     """
     compression = image.info.get("compression")
     if compression == "tiff_jpeg":
@@ -30,5 +30,5 @@ def jpegs_in_tiff(image: TiffImageFile, encoded: bytes) -> Iterator[bytes]:
     tables = tags.get(_TABLES, b"")
     offsets, lengths = _TILES if _TILES[0] in tags else _STRIPS
     for offset, length in zip(tags[offsets], tags[lengths], strict=True):
-        # The tables end, and each strip begins, with a marker that a single stream has but once.
+        # The tables have an end marker and each strip a start marker, which one stream must not have in its middle.
         yield tables[:-2] + encoded[offset + (2 if tables else 0) : offset + length]

@@ -1,4 +1,8 @@
-"""A function and a count → its results in order, computed in worker processes that never outlive their parent."""
+"""Ordered map in worker processes: function(0), function(1), …, in order, for a memory-bound number of tasks ahead.
+
+What it has over `ProcessPoolExecutor`: a worker that dies is an error naming the task it was working on, workers never
+outlive their parent, however it dies, and large results are copied once.
+"""
 
 import contextlib
 import ctypes
@@ -20,18 +24,18 @@ from simsiam.pipeline.errors import RunError
 
 Result = TypeVar("Result")
 
-_BATCHES_IN_HAND = 4
-"""Batches a worker holds, so that it needn't wait for the parent between two."""
+_BATCHES_PER_WORKER = 4
+"""Batches sent to a worker at a time, so that it needn't wait for the parent between two."""
 _SLOTS = 8
-"""Batches of one worker that may be in hand or waiting for their turn: bounds the memory."""
+"""Batches of one worker that may be in work or waiting for their turn: bounds the memory."""
 _SLOT_BYTES = 2 << 20
-"""Bytes of the buffers of one batch that go through shared memory; more goes through the pipe, which is slower."""
+"""Largest buffers of one batch, in bytes, that go through shared memory; larger ones take the pipe, which is slower."""
 _TASK_BYTES = 8
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class TaskError(RuntimeError):
-    """A function raised in a worker process: a defect, of which the message has the traceback there."""
+    """A function raised in a worker process: a defect; the message contains the traceback."""
 
 
 class _Batch(NamedTuple):
@@ -44,26 +48,26 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     shared: mmap.mmap
-    """The task being worked on, in `_TASK_BYTES`, then the slots."""
+    """The task in work, in `_TASK_BYTES`, then the slots."""
     batches: deque[_Batch] = field(default_factory=deque)
-    # The slot used last is taken first: its memory exists already, and may be in a cache.
+    # The slot used last is taken first: its memory is allocated already, and may be in a cache.
     free_slots: list[int] = field(default_factory=lambda: list(range(_SLOTS)))
 
 
 def ordered_map(
     function: Callable[[int], Result], count: int, workers: int, name: Callable[[int], str], *, batch: int = 1
 ) -> Generator[Result, None, None]:
-    """Yield function(0), …, function(count - 1), computed in `workers` forked processes, `batch` for one message.
+    """Yield function(0), …, function(count - 1), computed in `workers` forked processes, `batch` tasks per message.
 
-    The order, and so whatever is made of the results, is the same for any number of workers. Close the generator
-    (`contextlib.closing`) to end the workers early. They use pipes and unnamed shared memory, which both vanish with
-    them, and on Linux the kernel kills them when the parent dies, however it dies.
+    Results come in order, for any number of workers. Close the generator (`contextlib.closing`) to end the workers
+    early. They use pipes and unnamed shared memory, which both vanish with them, and on Linux the kernel kills them
+    when the parent dies.
 
-    Large bytes are copied once instead of five times when a result holds them as `pickle.PickleBuffer`: they arrive
-    as a memoryview that is valid until `batch` more results have been asked for.
+    Large bytes are copied once instead of five times if a result contains them as `pickle.PickleBuffer`: they arrive
+    as a memoryview that is valid until `batch` more results have been requested.
 
-    Raises RunError when a worker dies, TaskError when `function` raises; the message has `name` of the task that
-    was being worked on.
+    Raises RunError when a worker dies and TaskError when `function` raises; the message contains the `name` of the
+    task in work.
     """
     context = multiprocessing.get_context("fork")
     running: list[_Worker] = []
@@ -77,7 +81,7 @@ def ordered_map(
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             running.append(_Worker(process, ours, shared))
-            # Only the worker may hold its end, or its death would not be seen as the end of the pipe.
+            # Only the worker may hold its end: otherwise its death would not close the pipe.
             theirs.close()
         yield from _collect(running, batches, name)
     finally:
@@ -91,16 +95,16 @@ def ordered_map(
 def _collect(running: list[_Worker], batches: list[range], name: Callable[[int], str]) -> Generator[Any, None, None]:
     by_connection = {worker.connection: worker for worker in running}
     ready: dict[range, tuple[_Worker, int, list[Any]]] = {}
-    to_give = deque(batches)
+    waiting = deque(batches)
     for wanted in batches:
         while wanted not in ready:
             for worker in running:
-                while to_give and worker.free_slots and len(worker.batches) < _BATCHES_IN_HAND:
-                    given = _Batch(to_give.popleft(), worker.free_slots.pop())
-                    worker.batches.append(given)
-                    # A dead worker is noticed below, once the results it still sent have been read.
+                while waiting and worker.free_slots and len(worker.batches) < _BATCHES_PER_WORKER:
+                    sent = _Batch(waiting.popleft(), worker.free_slots.pop())
+                    worker.batches.append(sent)
+                    # A dead worker is noticed below, after the results it sent before have been read.
                     with contextlib.suppress(OSError):
-                        worker.connection.send(given)
+                        worker.connection.send(sent)
             for connection in wait(list(by_connection)):
                 worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
                 results = _receive(worker, name)
@@ -132,7 +136,7 @@ def _death(worker: _Worker, name: Callable[[int], str]) -> RunError:
     worker.process.join(timeout=5)
     code = worker.process.exitcode
     how = f"of signal {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
-    task = _task_in_hand(worker.shared)
+    task = _task_in_work(worker.shared)
     image = name(task) if any(task in batch.tasks for batch in worker.batches) else "nothing"
     return RunError(
         f"A worker process (pid {worker.process.pid}) died {how}, working on: {image}."
@@ -140,7 +144,7 @@ def _death(worker: _Worker, name: Callable[[int], str]) -> RunError:
     )
 
 
-def _task_in_hand(shared: mmap.mmap) -> int:
+def _task_in_work(shared: mmap.mmap) -> int:
     return int.from_bytes(shared[:_TASK_BYTES], "little")
 
 
@@ -155,7 +159,7 @@ def _work(
     shared: mmap.mmap,
     parent: int,
 ) -> None:
-    # A Ctrl-C reaches the whole group of processes; the parent decides what becomes of its workers.
+    # Ctrl-C reaches the whole process group; the parent decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
@@ -185,7 +189,7 @@ def _work(
 
 
 def _pack(answer: tuple[list[Any], tuple[int, str] | None], shared: mmap.mmap, slot: int) -> tuple[bytes, list[int]]:
-    """Pickle an answer, its buffers put into the slot; returns the pickle and the lengths of these buffers."""
+    """Pickle an answer and copy its buffers to the slot; return the pickle and the lengths of these buffers."""
     buffers: list[pickle.PickleBuffer] = []
     message = pickle.dumps(answer, protocol=5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]

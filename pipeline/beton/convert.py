@@ -1,18 +1,15 @@
-"""Encoded images of any set → a `.beton` of JPEGs with its manifest, and a report of what was left out."""
+"""Conversion: encoded images of any set → a `.beton` of JPEGs with its manifest, and a report of what was skipped."""
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import pickle
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
 
 from PIL import features
 
@@ -20,11 +17,13 @@ from simsiam.pipeline.beton.manifest import Manifest, manifest_path, write_manif
 from simsiam.pipeline.beton.transcode import Check, Encoded, Transcoding, encode_pixels, transcode
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge, Sealed
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
-from simsiam.pipeline.source import Records, Source
+from simsiam.pipeline.progress import Progress
+from simsiam.pipeline.source import Records
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.pipeline.worker_pool import ordered_map
 
 _BATCH = 8
-"""Images for one message between processes."""
+"""Images per message between processes."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,15 @@ class Conversion:
     count: int
     """Images written."""
     copied: int
-    """Images whose bytes this call copied; it encoded the others that it wrote."""
+    """Images whose bytes this call copied; the others it wrote, it encoded."""
     bytes_written: int
     """Size of the `.beton`."""
     seconds: float
     """Wall time of the whole conversion."""
     skipped: list[tuple[str, str]]
-    """Name and reason of every image that was left out."""
+    """Name and reason of every image that was skipped."""
     taken_over: int
-    """Images of the set that an interrupted conversion had done already."""
+    """Images of the set that an interrupted conversion had done before, skipped ones included."""
 
 
 def convert(
@@ -57,46 +56,50 @@ def convert(
     check: Check = "markers",
     workers: int | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Conversion:
-    """Write `images` to `out`, in order, with the manifest `OUT.json` beside it.
+    """Write `images` to `out`, in order, with the manifest `OUT.json` next to it.
 
-    Images whose longer side is above `max_side` pixels are reduced to it (None: never). A usual JPEG that needs no
-    change is copied, unless `reencode` is set; the others get a JPEG of `quality` 1 to 100. 500 and 90 are those of
-    FFCV's ImageNet script for ResNet-50. Pixels are taken as stored, unless `apply_orientation` turns them as their
-    EXIF tag says. `transcode` has the details. What is copied is checked by its markers, or by decoding it if `check`
-    is `full`.
+    An image that can't be read is skipped and reported. After any error, `out` doesn't exist, or is the file that was
+    there before. If a conversion was ended by whatever cause (an interruption, a full disk, a dead worker, a kill -9),
+    the same call resumes at the end of the last complete page, and the file gets the same bytes as without the
+    interruption. It resumes earlier if an image that was skipped can be read now, and starts over, with a warning that
+    says why, if a setting, or the size or date of a file, has changed.
 
-    `workers` processes do the work, by default one a CPU this process may use; any number gives the same bytes.
-    `progress` is called with the images done and their total after each.
+    Args:
+        images: The set.
+        out: The file to write; missing folders are created.
+        max_side: Images whose longer side is above this many pixels are reduced to it; None keeps every size. 500 is
+            the value in FFCV's ImageNet script for ResNet-50, and so is a quality of 90.
+        quality: JPEG quality of the images that are encoded, 1 to 100.
+        apply_orientation: Rotate images as their EXIF data says; by default pixels are kept as stored.
+        reencode: Encode every image; by default a usual JPEG that needs no change is copied, see `transcode`.
+        check: How copied JPEGs are checked: by their markers, or by decoding them (`full`).
+        workers: Processes, by default one for each core this program may use; any number gives the same bytes.
+        overwrite: Replace an existing `out`.
+        progress: Called with (done, total) images.
 
-    An image that can't be read is left out and reported. On any error nothing stands under `out`, or what stood
-    there before does. Whatever ended it (an interruption, a full disk, a dead worker, a kill -9), the same call goes on
-    where the last complete page ended, and ends with the same bytes as one that was never ended. It goes further back
-    where an image that was left out can be read now, and starts over, with a warning that says why, where a setting or
-    size or date of a file is another one.
-
-    Raises UsageError for a bad setting, an existing `out` without `overwrite`, or no readable image at all; OSError
-    when the disk is full; RunError naming the image in hand when a worker process dies.
+    Raises:
+        UsageError: A bad setting, an existing `out` without `overwrite`, or no readable image at all.
+        OSError: The disk is full or fails.
+        RunError: A worker process died; the message names the image it was working on.
     """
     started = time.perf_counter()
     out, how = Path(out), Transcoding(max_side, quality, apply_orientation, reencode, check)
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    if workers < 1:
-        raise UsageError(f"Converting needs at least one worker process, not {workers}.")
+    workers = worker_count(workers, at_least=1)
     if not len(images):
         raise UsageError("There is no readable image to convert.")
     _make_folder(out.parent)
     labels = images.labels
 
-    def left_out_still(place: int) -> str | None:
-        result = _transcode(images, place, how)
+    def still_broken(index: int) -> str | None:
+        result = _transcode(images, index, how)
         return result if isinstance(result, str) else None
 
     key = _key(images, how)
-    with BetonWriter(out, len(images), overwrite=overwrite, journal_key=key, left_out_still=left_out_still) as writer:
+    with BetonWriter(out, len(images), overwrite=overwrite, journal_key=key, still_broken=still_broken) as writer:
         if writer.started_over:
-            reason = f"an earlier conversion to {out} can't be gone on with: {writer.started_over}"
+            reason = f"an earlier conversion to {out} can't be resumed: {writer.started_over}"
             warnings.warn(f"Starting over, since {reason}.", stacklevel=2)
         first, copied = writer.position, 0
         results = ordered_map(
@@ -111,7 +114,7 @@ def convert(
                 copied += _write(writer, result, int(labels[index]))
                 if progress:
                     progress(index + 1, len(images))
-        skipped = [*images.broken, *((images.name(place), reason) for place, reason in writer.left_out)]
+        skipped = [*images.broken, *((images.name(index), reason) for index, reason in writer.skipped)]
         if not writer.count:
             raise UsageError(f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}.")
         sealed = writer.seal()
@@ -119,12 +122,12 @@ def convert(
     return Conversion(out, writer.count, copied, sealed.file_bytes, time.perf_counter() - started, skipped, first)
 
 
-# An `Encoded` on its way between processes.
+# An `Encoded`, sent between processes.
 _Sent = tuple[pickle.PickleBuffer, int, int, bool]
 
 
 def _transcode(images: Records, index: int, how: Transcoding) -> _Sent | str:
-    """Return the JPEG of one image; a sentence when there is none."""
+    """Return the JPEG of one image, or the reason why it has none."""
     name = images.name(index)
     try:
         jpeg, height, width, copied = _transcode_record(images, index, name, how)
@@ -137,43 +140,42 @@ def _transcode_record(images: Records, index: int, name: str, how: Transcoding) 
     try:
         encoded = images.read(index)
     except RawRecordError:
-        # Only a `.beton`, a Source, has such.
-        return encode_pixels(cast(Source, images).decode(index), how)
+        return encode_pixels(images.decode(index), how)
     return transcode(encoded, name, how)
 
 
 def _write(writer: BetonWriter, result: _Sent | str, label: int) -> bool:
-    """Add an image to the file; returns whether it was copied."""
+    """Add an image to the file or skip it; return whether its bytes were copied."""
     if isinstance(result, str):
-        writer.leave_out(result)
+        writer.skip(result)
         return False
     jpeg, height, width, copied = result
     try:
         writer.append(memoryview(jpeg), height, width, label)
     except RecordTooLarge as error:
-        writer.leave_out(str(error))
+        writer.skip(str(error))
         return False
     return copied
 
 
 def _publish(writer: BetonWriter, manifest: Manifest) -> None:
-    # The manifest first: after a crash between the two renames it stands alone, or beside an older file whose size
-    # and checksum it contradicts. The other way round a file would silently open without its class names.
-    place = manifest_path(writer.path)
-    before = place.read_bytes() if place.exists() else None
+    # The manifest first: after a crash between the two renames it is alone, or next to an older file whose size and
+    # checksum it contradicts. The other way round, a file would silently open without its class names.
+    path = manifest_path(writer.path)
+    before = path.read_bytes() if path.exists() else None
     write_manifest(manifest, writer.path)
     try:
         writer.finish()
     except BaseException:
-        if writer.part.exists():  # so that what stood there before does still
-            place.unlink() if before is None else place.write_bytes(before)
+        if writer.part.exists():  # it was not renamed, so the older file is still there
+            path.unlink() if before is None else path.write_bytes(before)
         raise
 
 
 def _manifest(
     writer: BetonWriter, sealed: Sealed, images: Records, how: Transcoding, skipped: list[tuple[str, str]]
 ) -> Manifest:
-    left_out = {place for place, _ in writer.left_out}
+    without = {index for index, _ in writer.skipped}
     return Manifest(
         simsiam_version=version("simsiam"),
         images=writer.count,
@@ -182,14 +184,17 @@ def _manifest(
         page_size=writer.page_size,
         classes=list(images.classes),
         settings=dataclasses.asdict(how),
-        left_out=[(name.removeprefix(images.place), reason) for name, reason in skipped],
+        left_out=[(name.removeprefix(images.name_prefix), reason) for name, reason in skipped],
         page_crc32=sealed.page_crc32,
-        names=[_name(images, index) for index in range(len(images)) if index not in left_out],
+        names=[_name(images, index) for index in range(len(images)) if index not in without],
     )
 
 
 def _key(images: Records, how: Transcoding) -> dict[str, str]:
-    """Return what the bytes of the `.beton` depend on; of the images' own bytes, the files' sizes and dates must do."""
+    """Return what the bytes of the `.beton` depend on; sizes and dates of the files stand for the images' bytes.
+
+    The keys are part of journals on disk, and of the warning that says what has changed.
+    """
     software = [version("simsiam"), version("pillow"), version("simplejpeg"), features.version("jpg")]
     names = hashlib.sha256(json.dumps([list(images.classes), list(images.broken)]).encode())
     names.update(images.labels.tobytes())
@@ -198,19 +203,19 @@ def _key(images: Records, how: Transcoding) -> dict[str, str]:
     return {
         "the software's versions": json.dumps(software),
         "the settings": json.dumps(dataclasses.asdict(how)),
-        "the place of the images": images.place,
+        "the place of the images": images.name_prefix,
         "the images' names or classes": names.hexdigest(),
-        "the files' sizes or dates": images.stamp,
+        "the files' sizes or dates": images.files_hash,
     }
 
 
 def _name(images: Records, index: int) -> str:
-    """Return an image's name, the same wherever the set lies."""
-    return images.name(index).removeprefix(images.place)
+    """Return an image's name, the same wherever the set is stored."""
+    return images.name(index).removeprefix(images.name_prefix)
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"Can't create the folder {folder}: {error.strerror}; choose another place.") from None
+        raise UsageError(f"Can't create the folder {folder}: {error.strerror}; choose another one.") from None

@@ -1,4 +1,4 @@
-"""What a conversion has written so far → a file beside it, from which the next one goes on after a crash."""
+"""Journal of a conversion: a file next to the unfinished `.beton`, from which the next conversion resumes."""
 
 import json
 import os
@@ -10,34 +10,34 @@ _FORMAT = "simsiam beton journal 2"
 
 
 class Page(NamedTuple):
-    """A page of a `.beton` that is complete."""
+    """A complete page of a `.beton`."""
 
     crc32: int
     """Checksum of its bytes."""
     position: int
-    """Images of the source that were done when it was full, left out ones included."""
+    """Images of the source that were done when it was full, skipped ones included."""
     images: list[list[int]]
     """Height, width, label and bytes of each of its images, in order."""
-    left_out: list[tuple[int, str]]
-    """Place in the source and reason of the images left out since the page before."""
+    skipped: list[tuple[int, str]]
+    """Index in the source and reason of the images skipped since the page before."""
 
 
 class Journal:
-    """One line of JSON for each complete page, after a line with the key of the conversion.
+    """A line with the key of the conversion, then a line of JSON for each complete page.
 
-    The file is made with the first page, so where it is, there is something to go on with.
+    The file is created with the first page: if it exists, there is something to resume.
     """
 
     def __init__(self, path: Path, key: Mapping[str, str]) -> None:
-        """Read the journal at `path`, if there is one; one with another key is removed.
+        """Read the journal at `path`, if there is one; remove it if its key is another one.
 
-        The values of `key` stand for everything that the bytes of the `.beton` depend on, its names say what.
+        The values of `key` are all that the bytes of the `.beton` depend on, its keys say what they are.
         """
         self.path = path
         self.pages: list[Page] = []
-        """What was written before a crash."""
+        """The pages written before."""
         self.refused = ""
-        """Why the journal that was found can't be gone on with; empty when it can, or when there was none."""
+        """Why the journal that was found can't be resumed; empty if it can, or if there was none."""
         self._head = json.dumps({"format": _FORMAT, "key": dict(key)}).encode() + b"\n"
         self._ends = [len(self._head)]
         self._file: int | None = None
@@ -56,12 +56,12 @@ class Journal:
             self._ends.append(self._ends[-1] + len(line))
 
     @property
-    def noted(self) -> int:
+    def length(self) -> int:
         """Number of pages in the file."""
         return len(self._ends) - 1
 
     def keep(self, count: int) -> None:
-        """Forget all pages but the first `count`."""
+        """Drop all pages but the first `count`."""
         del self.pages[count:], self._ends[count + 1 :]
         if count:
             os.ftruncate(self._open(), self._ends[-1])
@@ -69,9 +69,9 @@ class Journal:
             self.remove()
 
     def add(self, page: Page) -> None:
-        """Note a page that has been written."""
+        """Append a page that has been written."""
         line = json.dumps(page, separators=(",", ":")).encode() + b"\n"
-        self._append(line if self.noted else self._head + line)
+        self._append(line if self.length else self._head + line)
         self._ends.append(self._ends[-1] + len(line))
 
     def remove(self) -> None:
@@ -80,7 +80,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Leave the file for the next conversion."""
+        """Close the file and keep it for the next conversion."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -97,7 +97,7 @@ class Journal:
 
 
 def _difference(head: bytes, key: Mapping[str, str]) -> str:
-    """Say what the key in the first line of a journal has otherwise."""
+    """Return a sentence on what differs between `key` and the first line of a journal."""
     try:
         found = json.loads(head)["key"]
         changed = [name for name in key if found[name] != key[name]]
@@ -107,9 +107,9 @@ def _difference(head: bytes, key: Mapping[str, str]) -> str:
 
 
 def _legible_page(line: bytes) -> Page | None:
-    """Return what a line says; None when a crash has left it incomplete."""
+    """Return the page of a line, or None if a crash has left the line incomplete."""
     try:
-        crc32, position, images, left_out = json.loads(line)
-        return Page(crc32, position, images, [(place, reason) for place, reason in left_out])
+        crc32, position, images, skipped = json.loads(line)
+        return Page(crc32, position, images, [(index, reason) for index, reason in skipped])
     except (ValueError, TypeError):
         return None

@@ -1,8 +1,8 @@
-"""The layout of an FFCV 1.0 `.beton` file, and a checked index of where each image lies in it.
+"""Layout of an FFCV 1.0 `.beton` file, and a checked index of the images in it.
 
-The file is: header, field descriptors, one metadata row a sample, padding to a page, pages of records, allocation
-table. All numbers are little-endian. The layout is that of `ffcv/types.py`,
-`ffcv/fields/*.py` and `ffcv/writer.py` in FFCV 1.0.2.
+A file is: header, field descriptors, one metadata row per sample, padding to a page, pages of records, allocation
+table. All numbers are little-endian. The layout is that of `ffcv/types.py`, `ffcv/fields/*.py` and `ffcv/writer.py` in
+FFCV 1.0.2.
 """
 
 import os
@@ -18,7 +18,7 @@ from simsiam.pipeline.errors import ForeignFileError, UsageError
 VERSION = 2
 """Version number in the header of every FFCV 1.0 file."""
 DEFAULT_PAGE_SIZE = 8 << 20
-"""Bytes in a page as FFCV writes it; a record never crosses the end of a page."""
+"""Bytes in a page as FFCV writes it; a record never crosses the boundary of a page."""
 SMALLEST_PAGE_SIZE = 2 << 20
 """Bytes in the smallest page FFCV allows; a page is a power of two."""
 
@@ -57,12 +57,12 @@ _FIELD_METADATA: dict[int, np.dtype] = {
 
 
 class Index(NamedTuple):
-    """Where the n images of a file lie, and what is known of them without decoding."""
+    """Offset, length, size and label of the n images of a file, known without decoding."""
 
     sizes: npt.NDArray[np.int32]
     """Height and width in pixels, shape (n, 2)."""
     labels: npt.NDArray[np.int64]
-    """Shape (n,); -1 where the file holds no label."""
+    """Shape (n,); -1 if the file has no label field."""
     modes: npt.NDArray[np.uint8]
     """JPG or RAW, shape (n,)."""
     offsets: npt.NDArray[np.int64]
@@ -74,30 +74,29 @@ class Index(NamedTuple):
 
 
 def metadata_dtype(field_types: list[int]) -> np.dtype[np.void]:
-    """Return the type of one metadata row of a file with these field types; its fields are called f0, f1 and so on."""
+    """Return the dtype of a metadata row in a file with these field types; its fields are called f0, f1 and so on."""
     return np.dtype([(f"f{i}", _FIELD_METADATA[kind]) for i, kind in enumerate(field_types)], align=True)
 
 
-_WAY_OUT = "give a folder of images, or a .beton file: `simsiam convert` makes one of tars and parquet files"
+_ADVICE = "give a folder of images or a .beton file; tars and parquet files have to be converted to one"
 
 
 def read_index(file: int, path: Path) -> Index:
     """Read and check the index of the `.beton` open as file descriptor `file`; `path` is for messages.
 
     No record is read: this takes 0.2 s for the 1.28 million images of ImageNet. Raises UsageError, in one sentence,
-    when the file is no `.beton` of FFCV 1.0, is cut short, was left by an interrupted conversion, or points outside
-    itself.
+    when the file is no `.beton` of FFCV 1.0 (then ForeignFileError), is truncated, unfinished or damaged.
     """
     file_size = os.fstat(file).st_size
     if file_size < HEADER.itemsize:
-        raise ForeignFileError(f"{path} is no .beton file: {file_size} bytes are less than a header; {_WAY_OUT}.")
+        raise ForeignFileError(f"{path} is no .beton file: {file_size} bytes are less than a header; {_ADVICE}.")
     head = read_exactly(file, HEADER.itemsize, 0)
     header = np.frombuffer(head, HEADER)[0]
     fields, samples = int(header["num_fields"]), int(header["num_samples"])
     page_size, table_start = int(header["page_size"]), int(header["alloc_table_ptr"])
     if header["version"] != VERSION or not fields or page_size < SMALLEST_PAGE_SIZE or page_size & (page_size - 1):
         first = head[:8].hex(" ")
-        raise ForeignFileError(f"{path} is no .beton file of FFCV 1.0 (its first bytes are {first}); {_WAY_OUT}.")
+        raise ForeignFileError(f"{path} is no .beton file of FFCV 1.0 (its first bytes are {first}); {_ADVICE}.")
     if table_start == 0:
         _refuse(path, "was left unfinished by an interrupted conversion; convert again")
     if samples == 0:
@@ -135,7 +134,7 @@ def read_index(file: int, path: Path) -> Index:
 
 
 def read_exactly(file: int, size: int, offset: int) -> bytes:
-    """Read `size` bytes at `offset` of an open file; the file's position is neither used nor moved.
+    """Read `size` bytes at `offset` of an open file, whose own position is neither used nor changed.
 
     Raises EOFError when the file ends before that.
     """
@@ -151,12 +150,12 @@ def read_exactly(file: int, size: int, offset: int) -> bytes:
 
 
 def _choose_fields(descriptors: npt.NDArray[np.void], path: Path) -> tuple[str, str | None]:
-    """Return the names, in the metadata row, of the one image field and of the label field if there is one."""
+    """Return the names in the metadata row of the image field and of the label field, if there is one."""
     types = descriptors["type_id"].tolist()
     names = [bytes(name).split(b"\0")[0].decode("ascii", "replace") for name in descriptors["name"]]
     for kind, name in zip(types, names, strict=True):
         if kind not in _FIELD_METADATA:
-            _refuse(path, f"has a field '{name}' of a custom type {kind}, whose layout isn't in the file")
+            _refuse(path, f"has a field '{name}' of a custom type {kind}, whose layout is unknown")
     images = [i for i, kind in enumerate(types) if kind == IMAGE_FIELD]
     if len(images) != 1:
         _refuse(path, f"has {len(images)} image fields among {', '.join(names)}; one is needed")
@@ -171,25 +170,25 @@ def _choose_fields(descriptors: npt.NDArray[np.void], path: Path) -> tuple[str, 
 def _records(
     image: npt.NDArray[np.void], table: npt.NDArray[np.void], data_start: int, data_end: int, path: Path
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Find each image's record in the allocation table: offsets and lengths, both (n,)."""
+    """Find each image's record in the allocation table; return offsets and lengths, both (n,)."""
     pointers = image["data_ptr"]
     starts, lengths = table["ptr"], table["size"]
-    # Sums of foreign uint64 could wrap around, so each is compared before anything is added to it.
+    # Sums of uint64 from a foreign file could wrap around, so each value is compared before any are added.
     outside = (starts < data_start) | (starts > data_end) | (lengths > data_end)
     if outside.any() or (starts + lengths > data_end).any():
         _refuse(path, "is damaged: a record lies outside the file's data; convert again")
-    # Most files are written in order; FFCV's several writers leave a few sorted runs, which a stable sort merges.
+    # Most files are in order; FFCV's parallel writers leave a few sorted runs, which a stable sort merges.
     if (starts[1:] < starts[:-1]).any():
         order = np.argsort(starts, kind="stable")
         table, starts, lengths = table[order], starts[order], lengths[order]
     if (starts[:-1] + lengths[:-1] > starts[1:]).any():
         _refuse(path, "is damaged: two of its records overlap; convert again")
-    place = np.searchsorted(starts, pointers)
-    place[place == len(starts)] = 0
-    missing = (starts[place] != pointers) | (table["sample_id"][place] != np.arange(len(image), dtype=np.uint64))
+    row = np.searchsorted(starts, pointers)
+    row[row == len(starts)] = 0
+    missing = (starts[row] != pointers) | (table["sample_id"][row] != np.arange(len(image), dtype=np.uint64))
     if missing.any():
         _refuse(path, f"is damaged: image {int(missing.argmax())} has no record in the file; convert again")
-    lengths = lengths[place]
+    lengths = lengths[row]
     mode, area = image["mode"], image["height"].astype(np.uint64) * image["width"]
     wrong = (mode > RAW) | (area == 0) | (lengths == 0) | ((mode == RAW) & (lengths != 3 * area))
     if wrong.any():
@@ -200,7 +199,7 @@ def _records(
 def _refuse_truncated(path: Path, size: int) -> NoReturn:
     _refuse(
         path,
-        f"is cut short or was added to: it doesn't end, after {size} bytes, with its table; copy or convert it again",
+        f"is truncated, or something was appended: its {size} bytes don't end with its table; copy or convert it again",
     )
 
 

@@ -1,4 +1,4 @@
-"""The `.beton.json` beside a `.beton`: class and image names, settings, what was left out, checksums."""
+"""Manifest, the `.beton.json` next to a `.beton`: class and image names, settings, skipped images, checksums."""
 
 import dataclasses
 import json
@@ -15,48 +15,48 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a conversion wrote. It names the file it belongs to by size and checksum."""
+    """What a conversion wrote; its fields are the keys of the file. Size and checksum tell which `.beton` it is of."""
 
     simsiam_version: str
-    """Package that wrote the file."""
+    """Version of the package that wrote the file."""
     images: int
     file_bytes: int
     """Size of the `.beton`."""
     index_crc32: int
     """CRC-32 of the file's header, field descriptors, metadata and allocation table."""
     page_size: int
-    """Bytes each entry of `page_crc32` covers, counted from the start of the file."""
+    """Bytes that each entry of `page_crc32` covers, counted from the start of the file."""
     classes: list[str]
     """Class names by label; empty when the images are unlabelled."""
     settings: dict[str, Any]
     """How the images were reduced and encoded."""
     left_out: list[tuple[str, str]]
-    """Name and reason of every image that is not in the file."""
+    """Name and reason of every image that was skipped."""
     page_crc32: list[int]
-    """CRC-32 of the whole file, piece by piece."""
+    """CRC-32 of each `page_size` bytes of the file; the last piece may be shorter."""
     names: list[str]
-    """What each image of the file is called in its source, in the order of the file."""
+    """Name of each image in its source, in the order of the file."""
 
 
 def manifest_path(beton: Path) -> Path:
-    """Return where the manifest of a `.beton` lies: NAME.beton.json."""
+    """Return the path of a `.beton`'s manifest: NAME.beton.json."""
     return beton.with_name(beton.name + ".json")
 
 
 def write_manifest(manifest: Manifest, beton: Path) -> None:
-    """Write the manifest of `beton` beside it, whole or not at all."""
+    """Write the manifest of `beton` atomically."""
     document = {"format": "simsiam beton manifest", "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
-    # One entry a line keeps a list of a million names readable with ordinary tools.
+    # One entry per line keeps a list of a million names readable with ordinary tools.
     write_text_atomically(manifest_path(beton), json.dumps(document, indent=1) + "\n")
 
 
 def read_manifest(beton: Path, images: int, file_bytes: int, index_crc32: int) -> Manifest | None:
-    """Read the manifest of `beton`; None when there is none beside it.
+    """Read the manifest of `beton`; None if it has none.
 
-    Raises UsageError when it is damaged or, by count, size or checksum, belongs to another file.
+    Raises UsageError when the manifest is damaged or belongs to another file, by count, size or checksum.
     """
     path = manifest_path(beton)
-    way_out = f"convert again, or delete {path.name} to open the file without class names"
+    advice = f"convert again, or delete {path.name} to open the file without class names"
     try:
         document = json.loads(path.read_text(encoding="ascii"))
         version = document.pop("format_version")
@@ -69,10 +69,10 @@ def read_manifest(beton: Path, images: int, file_bytes: int, index_crc32: int) -
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"The manifest {path} is damaged ({error!r}); {way_out}.") from None
+        raise UsageError(f"The manifest {path} is damaged ({error!r}); {advice}.") from None
     expected = (images, file_bytes, index_crc32)
     if (manifest.images, manifest.file_bytes, manifest.index_crc32) != expected or len(manifest.names) != images:
-        raise UsageError(f"The manifest {path} belongs to another file than {beton.name}; {way_out}.")
+        raise UsageError(f"The manifest {path} belongs to another file than {beton.name}; {advice}.")
     return manifest
 
 

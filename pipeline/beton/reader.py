@@ -1,9 +1,9 @@
-"""A `.beton` file (FFCV 1.0) → a Source of its images, read with NumPy alone."""
+"""A `.beton` file (FFCV 1.0) as a Source, read without FFCV."""
 
 import os
 import weakref
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,24 @@ from simsiam.pipeline.beton.layout import RAW, Index, read_exactly, read_index
 from simsiam.pipeline.beton.manifest import Manifest, read_manifest
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
-from simsiam.pipeline.sources.source_hash import stamp_files
-
-# Labels of a file without a manifest become class names of their own; beyond this they can't be classes.
-_MOST_CLASSES = 1 << 20
+from simsiam.pipeline.progress import Progress
+from simsiam.pipeline.source import MOST_CLASSES
+from simsiam.pipeline.sources.source_hash import hash_files
 
 
 class Beton:
-    """The images of one `.beton` file of ours or of FFCV's `DatasetWriter`, in any write mode.
+    """The images of a `.beton` file, ours or FFCV's `DatasetWriter`'s in any write mode; a `Source`.
 
-    The image field and the integer field with the labels are found by type, whatever they are called; without an
-    integer field the images are unlabelled. Class and image names come from the manifest `NAME.beton.json`. Without
-    one, classes are the labels' digits and images are called `NAME.beton[17]`.
+    The image field and the integer field with the labels are found by type; without an integer field the images are
+    unlabelled. Class and image names come from the manifest `NAME.beton.json`. Without one, classes are called 0, 1, …
+    and images `NAME.beton[17]`.
 
-    Opening takes 0.2 s a million images: it checks the file's structure, not its pixels. It raises ValueError when
-    the file is missing, foreign, cut short or unfinished, or when its manifest is damaged or belongs to another file.
+    Opening checks the file's structure, not its pixels, and takes 0.2 s for a million images. Raises UsageError when
+    the file is missing, foreign, truncated or unfinished, or when its manifest is damaged or belongs to another file.
     """
 
-    place = ""
-    """Names are those of the manifest, or numbers."""
+    name_prefix = ""
+    """Empty: names are those of the manifest, or numbers."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -55,12 +54,12 @@ class Beton:
         path, checksum = state
         self.__init__(path)
         if self._index.checksum != checksum:
-            raise UsageError(f"{path} was replaced by another file while it was in use; start again.")
+            raise UsageError(f"{path} was replaced by another file while it was in use; open it again.")
 
     @property
-    def stamp(self) -> str:
-        """A hash of the file's size and date."""
-        return stamp_files([self.path])
+    def files_hash(self) -> str:
+        """Hash of the file's size and date."""
+        return hash_files([self.path])
 
     def __len__(self) -> int:
         """Number of images."""
@@ -83,22 +82,22 @@ class Beton:
 
     @property
     def broken(self) -> Sequence[tuple[str, str]]:
-        """Empty: what can't be read was left out when the file was written; the manifest lists it."""
+        """Empty: images that can't be read were skipped when the file was written; the manifest lists them."""
         return ()
 
     @property
     def records(self) -> Index:
-        """Where each image lies in the file, for a loader that reads it by itself."""
+        """Offset, length and size of each image in the file, for a loader that reads it by itself."""
         return self._index
 
     @property
     def file(self) -> int:
-        """The open file's descriptor, good for reads at an offset as long as this object lives."""
+        """Descriptor of the open file, for reads at an offset; valid as long as this object lives."""
         return self._file
 
     @property
     def manifest(self) -> Manifest | None:
-        """What the conversion recorded, if the file has a manifest."""
+        """The manifest, if the file has one."""
         return self._manifest
 
     def name(self, index: int) -> str:
@@ -108,8 +107,8 @@ class Beton:
     def read(self, index: int) -> bytes:
         """Return the JPEG bytes of an image.
 
-        Raises RawRecordError when it is stored as pixels, ImageError when it can't be read: the disk fails, or the
-        file has become shorter since it was opened.
+        Raises RawRecordError when it is stored as pixels, and ImageError when it can't be read since the disk fails, or
+        the file has become shorter since it was opened.
         """
         if self._index.modes[index] == RAW:
             raise RawRecordError(f"{self.name(index)} is stored as pixels and has no encoded bytes; decode it.")
@@ -118,11 +117,11 @@ class Beton:
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
         """Return the pixels of an image, uint8 RGB (height, width, 3).
 
-        Raises ImageError when it can't be read, or its JPEG is damaged or isn't of the size the file promises.
+        Raises ImageError when it can't be read, or its JPEG is damaged or isn't of the size in the file's index.
         """
         height, width = self._index.sizes[index].tolist()
         if self._index.modes[index] == RAW:
-            # bytearray, so that the array is writable like any decoded image.
+            # A bytearray makes the array writable, like that of any decoded image.
             return np.frombuffer(bytearray(self._record(index)), np.uint8).reshape(height, width, 3)
         encoded, name = self._record(index), self.name(index)
         try:
@@ -131,27 +130,26 @@ class Beton:
             raise self._broken(index, str(error).removeprefix(f"{name}: ")) from None
         if pixels.shape != (height, width, 3):
             found = f"{pixels.shape[0]}×{pixels.shape[1]}"
-            raise self._broken(index, f"{found} pixels where the file promises {height}×{width}")
+            raise self._broken(index, f"{found} pixels, but {height}×{width} in the file's index")
         return pixels
 
     def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
-        """Ask the system to fetch these images into memory, in this order, without waiting for them."""
-        if not hasattr(os, "posix_fadvise"):
-            return  # macOS: they are read when they are wanted
-        # One call a record: the kernel cuts a request off at the device's read-ahead size, 128 KiB on most.
+        """Ask the system to fetch images `index`, int64 (k,), into memory in this order; doesn't wait."""
+        if not hasattr(os, "posix_fadvise"):  # macOS
+            return
+        # One call per record: the kernel truncates a request to the device's read-ahead size, 128 KiB on most.
         for offset, length in zip(
             self._index.offsets[index].tolist(), self._index.lengths[index].tolist(), strict=True
         ):
             os.posix_fadvise(self._file, offset, length, os.POSIX_FADV_WILLNEED)
 
-    def damaged_pages(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Read the whole file and return a sentence for each piece that differs from the manifest's checksum.
+    def damaged_pages(self, progress: Progress | None = None) -> list[str]:
+        """Read the whole file and return a sentence for each page that differs from the manifest's checksum.
 
-        `progress` is called with the pieces compared and their number. Raises UsageError when the file has no manifest
-        to compare with.
+        `progress` is called with (done, total) pages. Raises UsageError when the file has no manifest.
         """
         if self._manifest is None:
-            raise UsageError(f"{self.path} has no manifest with checksums beside it; decode its images instead.")
+            raise UsageError(f"{self.path} has no manifest with checksums; decode its images instead.")
         page_size, damaged = self._manifest.page_size, []
         for number, expected in enumerate(self._manifest.page_crc32):
             start = number * page_size
@@ -174,7 +172,7 @@ class Beton:
             return read_exactly(self._file, int(self._index.lengths[index]), int(self._index.offsets[index]))
         except EOFError:
             raise self._broken(index, "the file has become shorter since it was opened") from None
-        except OSError as error:  # a disk that fails at this place
+        except OSError as error:  # a failing disk
             raise self._broken(index, f"it can't be read: {error.strerror or error}") from None
 
     def _broken(self, index: int, reason: str) -> ImageError:
@@ -183,7 +181,7 @@ class Beton:
 
 def _class_names(labels: npt.NDArray[np.int64], manifest: Manifest | None, path: Path) -> list[str]:
     smallest, largest = int(labels.min()), int(labels.max())
-    if smallest < -1 or largest >= _MOST_CLASSES:
+    if smallest < -1 or largest >= MOST_CLASSES:
         raise UsageError(f"The labels of {path} run from {smallest} to {largest}; classes are 0, 1, … (-1 for none).")
     if manifest is None:
         return [str(label) for label in range(largest + 1)]

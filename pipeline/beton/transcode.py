@@ -1,4 +1,4 @@
-"""Encoded bytes of one image → the JPEG that a `.beton` holds: the same bytes where they will do, else new ones."""
+"""Transcoding: encoded bytes of one image → the JPEG stored in a `.beton`, copied if possible, otherwise encoded."""
 
 import io
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from simsiam.pipeline.jpeg import read_usual_jpeg
 Check = Literal["markers", "full"]
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
-# What each value of the tag asks for, EXIF 2.32, 4.6.4 A.
+# What undoes each value of the tag, EXIF 2.32, 4.6.4 A.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,9 +41,9 @@ class Transcoding:
     apply_orientation: bool = False
     """Rotate images as their EXIF data says; by default pixels are kept as stored."""
     reencode: bool = False
-    """Encode every image anew; by default a usual baseline JPEG that needs no change is copied."""
+    """Encode every image; by default a usual baseline JPEG that needs no change is copied."""
     check: Check = "markers"
-    """How JPEGs that are copied are looked at: by their markers, or by decoding them, which takes longer."""
+    """How copied JPEGs are checked: by their markers, or by decoding them (`full`), which takes longer."""
 
     def __post_init__(self) -> None:
         if self.max_side is not None and self.max_side < 1:
@@ -59,16 +59,16 @@ class Encoded(NamedTuple):
     height: int
     width: int
     copied: bool = False
-    """Whether these are the bytes that came in."""
+    """Whether these are the original bytes."""
 
 
 def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
-    """Return the JPEG of one image in any format Pillow reads.
+    """Return the JPEG of one image in any format that Pillow reads.
 
-    Copied up to its end marker, metadata included, is a baseline JPEG of three 8-bit YCbCr components in a usual
-    sampling that fits `max_side` and isn't to be rotated. A progressive one isn't, though every decoder reads it:
-    decoding takes 2.5 times as long, and an image is converted once but decoded in every epoch, and no GPU's JPEG
-    engine takes it. What is encoded has 4:2:0 chroma, as FFCV's own writer gives, and no metadata.
+    A baseline JPEG of three 8-bit YCbCr components in a usual sampling, which fits `max_side` and need not be rotated,
+    is copied up to its end marker, metadata included. A progressive one is encoded: decoding it would take 2.5 times
+    as long in every epoch, and no GPU's JPEG engine accepts it. Encoded JPEGs have 4:2:0 chroma, like those of FFCV's
+    writer, and no metadata.
 
     Raises ImageError naming `name` when the image can't be decoded.
     """
@@ -79,14 +79,14 @@ def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
     height, width = _reduced(jpeg.height, jpeg.width, how.max_side)
     unchanged = turn is None and (height, width) == (jpeg.height, jpeg.width)
     if unchanged and jpeg.whole_baseline and not how.reencode:
-        # Bytes behind the end marker are a camera's mostly, but may also be the rest of a scan that it cuts short.
+        # Bytes behind the end marker are mostly a camera's, but may be the rest of a scan that a stray marker cuts off.
         if how.check == "full" or jpeg.length < len(encoded):
             decode_image(encoded, name)
         return Encoded(encoded[: jpeg.length], height, width, copied=True)
     pixels = decode_reduced(encoded, height, width)
     if pixels is None:
         return encode_pixels(decode_image(encoded, name), how, turn)
-    # Pillow takes four bytes a pixel as they are; three it would have to copy.
+    # Pillow uses four bytes per pixel in place; three it would copy.
     image = Image.frombuffer("RGBX", pixels.shape[1::-1], pixels, "raw", "RGBX", 0, 1)
     return _encode(image, height, width, how.quality, turn)
 
@@ -121,6 +121,6 @@ def _orientation(encoded: bytes) -> int:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             return image.getexif().get(_ORIENTATION_TAG, 1)
-    # Pillow raises nearly anything on damaged input; without a legible tag there is nothing to obey.
+    # Pillow raises nearly anything on damaged input; without a legible tag there is nothing to turn.
     except Exception:
         return 1

@@ -1,6 +1,5 @@
-"""A set of images → every broken image, and every damaged piece of a `.beton`, with the reason."""
+"""Verification: a set of images → every broken image, and every damaged page of a `.beton`, with the reason."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -8,33 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError, MissingError, UsageError
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.sources.open_records import open_records
+from simsiam.pipeline.worker_count import worker_count
 from simsiam.pipeline.worker_pool import ordered_map
 
-Progress = Callable[[int, int], None]
-"""Called with what is done and the total."""
-
 _BATCH = 16
-"""Images for one message between processes."""
+"""Images per message between processes."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a look at every image has found."""
+    """What was found."""
 
     path: Path
     images: int
-    """Images of the set: those decoded, or tried to, and those found unfit before."""
+    """Images of the set, broken ones included."""
     classes: int
     broken: list[tuple[str, str]]
     """Name and reason of every broken image, and of a file that can't be opened at all."""
     damaged: list[str]
-    """A sentence for each page of a `.beton` that isn't as it was written: which bytes, and which images lie there."""
+    """A sentence for each page of a `.beton` that isn't as it was written: which bytes, and which images are there."""
     checksums: bool | None
-    """Whether every byte was compared with a manifest's checksums; None for a set that has none, such as a folder."""
+    """Whether every byte was compared with the manifest's checksums; None for a set other than a `.beton`."""
     seconds: float
     """Wall time."""
 
@@ -45,7 +42,7 @@ class Verification:
 
     @property
     def images_per_second(self) -> float:
-        """Images by the wall time, in which a `.beton` is compared with its checksums, too."""
+        """Images per second of wall time, which includes comparing the checksums."""
         return self.images / self.seconds
 
 
@@ -58,19 +55,23 @@ def verify(
 ) -> Verification:
     """Decode every image of a folder, a `.beton` or an archive, and compare a `.beton` with its manifest.
 
-    Broken is what the reference decoder can't decode, what it decodes although the JPEG's data makes no sense at some
-    place, and a record of a `.beton` of another size than promised. A file that can't be opened at all is one
-    broken thing. `workers` processes decode, by default one a CPU this process may use. `show(doing, unit)` is entered
-    for each stage and gives what to call with the progress.
+    An image is broken if the reference decoder refuses it (`simsiam.pipeline.decode`), or if it is a record of a
+    `.beton` whose size isn't that in the file's index. A file that can't be opened at all counts as one broken image.
 
-    Raises UsageError when there is nothing at `path`, or something else than the images is missing; RunError naming
-    the image in hand when a process dies.
+    Args:
+        path: As for `open_records`.
+        devkit: As for `open_records`.
+        workers: Processes that decode, by default one for each core this program may use.
+        show: Called with (doing, unit) for each stage; the context manager it returns gives the stage's progress
+            callback.
+
+    Raises:
+        UsageError: There is nothing at `path`, or a package or a companion file is missing.
+        RunError: A process died; the message names the image it was working on.
     """
     started = time.perf_counter()
     path = Path(path).expanduser()
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    if workers < 1:
-        raise UsageError(f"Verifying needs at least one worker process, not {workers}.")
+    workers = worker_count(workers, at_least=1)
     try:
         with show("Listing", "tars") as progress:
             images = open_records(path, devkit=devkit, progress=progress)
@@ -106,14 +107,9 @@ def _broken(images: Records, workers: int, progress: Progress | None) -> list[tu
 
 
 def _reason(images: Records, index: int) -> str | None:
-    """Return why an image is broken, None when it isn't."""
-    name = images.name(index)
+    """Return why an image is broken, or None if it isn't."""
     try:
-        if isinstance(images, Beton):
-            # It knows of records that are pixels, of which any byte is good and only their number can be wrong.
-            images.decode(index)
-        else:
-            decode_image(images.read(index), name)
+        images.decode(index)
     except ImageError as error:
-        return str(error).removeprefix(f"{name}: ")
+        return str(error).removeprefix(f"{images.name(index)}: ")
     return None

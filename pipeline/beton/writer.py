@@ -1,4 +1,4 @@
-"""JPEG bytes, sizes and labels → a `.beton` file (FFCV 1.0) that appears whole under its name or not at all."""
+"""Writer of `.beton` files (FFCV 1.0): JPEGs, sizes and labels → a file that appears only when it is complete."""
 
 import fcntl
 import os
@@ -34,7 +34,7 @@ _LARGEST_SIDE = (1 << 16) - 1
 
 
 class Sealed(NamedTuple):
-    """What identifies a complete file."""
+    """Size and checksums of a complete file."""
 
     file_bytes: int
     index_crc32: int
@@ -42,24 +42,26 @@ class Sealed(NamedTuple):
 
 
 class RecordTooLarge(ValueError):
-    """A record that fits no page."""
+    """A record is larger than a page."""
 
 
 class BetonWriter:
-    """Writes images in order to `NAME.beton.part` and renames it when `finish` is called.
+    """Writes images in order to `NAME.beton.part`, which `finish` renames.
 
-    A context manager: left without `finish`, by an exception or not, it removes what it wrote. `capacity` is the most
-    images that will come; fewer may. Fields are called `image` and `label`, as in FFCV's own examples.
+    A context manager: if the block ends without `finish`, by an exception or not, what was written is removed.
+    `capacity` is the largest number of images. Fields are called `image` and `label`, as in FFCV's own examples.
 
-    With a `journal_key`, which stands for all that the images depend on, each complete page is noted in
-    `NAME.beton.part.journal`. Whatever ends the writer (an interruption, a full disk, a crash), complete pages stay,
-    and a note on the exception says so. The next writer with this key goes on behind the last page that is whole:
-    `position` says how many images of the source are done. It asks `left_out_still(position)` of each that was left
-    out, and goes on before the first that isn't any more: None instead of the reason. Where it can't go on,
+    With a `journal_key`, which contains all that the images depend on, each complete page is recorded in
+    `NAME.beton.part.journal`. If the block then ends by whatever cause (an interruption, a full disk, a crash),
+    complete pages are kept, and a note on the exception says so. The next writer with the same key resumes behind the
+    last complete page; `position` is the number of images of the source that are done.
+
+    On resume, `still_broken(index)` is called for every image that was skipped; it returns the reason, or None if the
+    image can be read now. Writing then restarts at the page of the first such image. If nothing can be resumed,
     `started_over` says why.
 
-    Raises UsageError when the file exists and `overwrite` is false, when it can't be created, or when another
-    process is writing it; OSError, saying how far it came, when the disk is full.
+    Raises UsageError when the file exists and `overwrite` is false, when it can't be created, or when another process
+    is writing it; OSError, with the number of images written, when the disk is full.
     """
 
     part: Path
@@ -67,11 +69,11 @@ class BetonWriter:
     count: int
     """Images in the file."""
     position: int
-    """Images of the source that were appended or left out."""
-    left_out: list[tuple[int, str]]
-    """Position and reason of every image that was left out."""
+    """Images of the source that were appended or skipped."""
+    skipped: list[tuple[int, str]]
+    """Index in the source and reason of every image that was skipped."""
     started_over: str = ""
-    """Why what an earlier writer left couldn't be gone on with."""
+    """Why an unfinished file that was found couldn't be resumed."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class BetonWriter:
         page_size: int = DEFAULT_PAGE_SIZE,
         overwrite: bool = False,
         journal_key: Mapping[str, str] | None = None,
-        left_out_still: Callable[[int], str | None] | None = None,
+        still_broken: Callable[[int], str | None] | None = None,
     ) -> None:
         self.path = Path(path)
         if capacity < 1:
@@ -91,9 +93,9 @@ class BetonWriter:
         if self.path.is_dir():
             raise UsageError(f"{self.path} is a folder; name a file in it.")
         if self.path.exists() and not overwrite:
-            raise UsageError(f"{self.path} exists; choose another name, or give --overwrite.")
+            raise UsageError(f"{self.path} exists; choose another name, or overwrite it.", argument="overwrite")
         self.count = self.position = 0
-        self.left_out = []
+        self.skipped = []
         self.page_size = page_size
         self._metadata = np.zeros(capacity, _ROW)
         self._table = np.zeros(capacity, ALLOCATION)
@@ -103,7 +105,7 @@ class BetonWriter:
         # Records start on a page of their own: FFCV's reader loads page by page.
         self._page_start = self._data_start = -(-head // page_size) * page_size
         self._page_crc32: list[int] = []
-        self._noted = (0, 0)  # images, and images left out, up to the end of the last complete page
+        self._recorded = (0, 0)  # images written and images skipped up to the end of the last complete page
         self._sealed: Sealed | None = None
         self.part = self.path.with_name(self.path.name + ".part")
         journal = self.part.with_name(self.part.name + ".journal")
@@ -114,7 +116,7 @@ class BetonWriter:
                 journal.unlink(missing_ok=True)
             else:
                 self._journal = Journal(journal, journal_key)
-                self._go_on(self._journal, left_out_still)
+                self._resume(self._journal, still_broken)
             os.ftruncate(self._file, self._page_start if self._page_crc32 else 0)
             # A header without an allocation table marks the file as unfinished, for FFCV's readers too.
             self._write(self._header(0), 0)
@@ -147,16 +149,16 @@ class BetonWriter:
         if self._filled + len(jpeg) > self.page_size:
             self._flush_page()
         self._page[self._filled : self._filled + len(jpeg)] = jpeg
-        self._place(height, width, label, len(jpeg))
+        self._add_row(height, width, label, len(jpeg))
         self.position += 1
 
-    def leave_out(self, reason: str) -> None:
-        """Note that the next image of the source is not in the file."""
-        self.left_out.append((self.position, reason))
+    def skip(self, reason: str) -> None:
+        """Leave the next image of the source out of the file."""
+        self.skipped.append((self.position, reason))
         self.position += 1
 
     def seal(self) -> Sealed:
-        """Complete the temporary file, check its structure, and flush it to the disk; nothing can be added then."""
+        """Complete the temporary file, check its structure, and flush it to the disk; nothing can be added later."""
         if self._sealed:
             return self._sealed
         if not self.count:
@@ -168,7 +170,7 @@ class BetonWriter:
         tail = bytes(self._page[: self._filled]) + table
         self._write(tail, self._page_start)
         self._write(head, 0)
-        with self._told_how_far():  # here at the latest: some disks count the bytes when they arrive
+        with self._how_far():  # some file systems report a full disk only now
             os.fsync(file)
         index = read_index(file, self.part)
         assert np.array_equal(index.labels, self._metadata["f1"][: self.count])
@@ -178,7 +180,7 @@ class BetonWriter:
         return self._sealed
 
     def finish(self) -> Sealed:
-        """Seal the file and give it its name."""
+        """Seal the file and rename it."""
         sealed = self.seal()
         self.part.replace(self.path)
         self._close()
@@ -196,33 +198,33 @@ class BetonWriter:
             self._close()
 
     def _leave(self, error: BaseException | None) -> None:
-        """Close, and keep what the next writer can go on with; does nothing after `finish`."""
-        if self._file is None or not self._journal or not self._journal.noted:
+        """Close, and keep what the next writer can resume; does nothing after `finish`."""
+        if self._file is None or not self._journal or not self._journal.length:
             self.abort()
             return
         self._journal.close()
         self._close()
         if error is not None:
-            error.add_note(f"what is done is kept in {self.part}, and the same command goes on with it")
+            error.add_note(f"what is done is kept in {self.part}; the same conversion resumes there")
 
-    def _go_on(self, journal: Journal, left_out_still: Callable[[int], str | None] | None) -> None:
-        """Take over the pages that a journal has noted, that are whole, and that leave out what must be left out."""
+    def _resume(self, journal: Journal, still_broken: Callable[[int], str | None] | None) -> None:
+        """Take over the journal's pages up to the first that is damaged, or skips an image that can be read now."""
         self.started_over = journal.refused
         for number, page in enumerate(journal.pages):
-            left_out = [
-                (position, left_out_still(position) if left_out_still else before) for position, before in page.left_out
-            ]
-            readable = any(reason is None for _, reason in left_out)
+            skipped = [(index, still_broken(index) if still_broken else before) for index, before in page.skipped]
+            readable = any(reason is None for _, reason in skipped)
             if readable or not self._is_whole(page):
                 if not number:
-                    self.started_over = "an image can be read that it left out" if readable else "its pages are damaged"
+                    self.started_over = (
+                        "an image that it skipped can be read now" if readable else "its pages are damaged"
+                    )
                 journal.keep(number)
                 break
             for height, width, label, length in page.images:
-                self._place(height, width, label, length)
+                self._add_row(height, width, label, length)
             self.position = page.position
-            self.left_out += [(position, reason) for position, reason in left_out if reason is not None]
-            self._begin_page(page.crc32)
+            self.skipped += [(index, reason) for index, reason in skipped if reason is not None]
+            self._start_page(page.crc32)
         else:
             journal.keep(len(journal.pages))
 
@@ -232,19 +234,19 @@ class BetonWriter:
         except EOFError:
             return False
 
-    def _place(self, height: int, width: int, label: int, length: int) -> None:
-        """Give the next image its place: the `length` bytes that come next in the page."""
+    def _add_row(self, height: int, width: int, label: int, length: int) -> None:
+        """Add the next image, the next `length` bytes of the page, to the index."""
         pointer = self._page_start + self._filled
         self._metadata[self.count] = ((JPG, width, height, pointer), label)
         self._table[self.count] = (self.count, pointer, length)
         self._filled += length
         self.count += 1
 
-    def _begin_page(self, crc32: int) -> None:
+    def _start_page(self, crc32: int) -> None:
         self._page_crc32.append(crc32)
         self._page_start += self.page_size
         self._filled = 0
-        self._noted = self.count, len(self.left_out)
+        self._recorded = self.count, len(self.skipped)
 
     def _header(self, table_start: int) -> bytes:
         header = np.zeros((), HEADER)
@@ -262,35 +264,35 @@ class BetonWriter:
     def _flush_page(self) -> None:
         self._page[self._filled :] = bytes(self.page_size - self._filled)
         self._write(self._page, self._page_start)
-        # Whatever its name, this begins to write the page to the disk, and the flush at the end has little left to do:
-        # copying 113 MiB took 0.31 s instead of 0.36 (medians; a disk of about 400 MB/s).
+        # In spite of its name, this starts writing the page to the disk, so that the flush at the end has little left
+        # to do: copying 113 MiB took 0.31 s instead of 0.36 s (medians; a disk of about 400 MB/s).
         os.posix_fadvise(self._open_file(), self._page_start, self.page_size, os.POSIX_FADV_DONTNEED)
         crc32 = zlib.crc32(self._page)
         if self._journal:
-            with self._told_how_far():
+            with self._how_far():
                 self._journal.add(self._journal_entry(crc32))
-        self._begin_page(crc32)
+        self._start_page(crc32)
 
     def _journal_entry(self, crc32: int) -> Page:
-        images, left_out = self._noted
+        images, skipped = self._recorded
         new = slice(images, self.count)
         rows = self._metadata[new]
         columns = (rows["f0"]["height"], rows["f0"]["width"], rows["f1"], self._table[new]["size"].astype(np.int64))
-        return Page(crc32, self.position, np.stack(columns, axis=1).tolist(), self.left_out[left_out:])
+        return Page(crc32, self.position, np.stack(columns, axis=1).tolist(), self.skipped[skipped:])
 
     def _write(self, data: bytes | bytearray, offset: int) -> None:
         file, view = self._open_file(), memoryview(data)
-        with self._told_how_far():
+        with self._how_far():
             while view:
                 written = os.pwrite(file, view, offset)
                 view, offset = view[written:], offset + written
 
     @contextmanager
-    def _told_how_far(self) -> Iterator[None]:
+    def _how_far(self) -> Iterator[None]:
+        """Add to an OSError, whatever it is (disk full, over quota, file too large, …), how much was written."""
         try:
             yield
         except OSError as error:
-            # Any errno can come from a disk: full, over quota, too large a file, broken.
             done = self._page_start + self._filled
             raise OSError(
                 error.errno,

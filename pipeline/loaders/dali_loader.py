@@ -1,4 +1,4 @@
-"""A plan → crops: DALI decodes and crops the JPEGs, on the GPU where there is one, the reference decoder the rest."""
+"""The dali backend: DALI decodes and crops JPEGs, on the GPU if there is one; the reference decoder does the rest."""
 
 import contextlib
 import zlib
@@ -28,23 +28,25 @@ with backend_package("dali", "nvidia-dali-cuda130"):
     from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline, reads_like_pillow, reason
 
 _STEPS = 2 * QUEUE
-"""Steps in the making, half of them in DALI's hands: bounds the memory."""
+"""Steps under way, half of them in DALI: bounds the memory."""
 
 
 class DaliLoader(CropLoader):
-    """Has DALI decode each JPEG once and take its crops from the decoded pixels, in `threads` threads (at least one).
+    """DALI decodes each JPEG once and crops the decoded pixels, in `workers` threads (at least one).
 
-    On a CUDA device `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one.
+    On a CUDA device, `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one.
 
-    What DALI might decode otherwise than Pillow, or not at all, never reaches it: all but complete JPEGs of the usual
-    kinds (PNG, GIF, CMYK, a truncated file, pixels of a `.beton`, …) goes through the reference decoder and the
-    reference crop. They give the reference's pixels, or say what is wrong with the image. `plan.on_broken` says what
-    happens then: an `ImageError` naming the image, or the next good one instead, counted in `replaced`. DALI says
-    nothing of a JPEG with data that makes no sense, so each is looked through the first time this loader reads it: 1.0
-    core-ms for a photograph of 110 kB (2-core Xeon VM), two thirds of decoding it. Later its checksum tells whether it
-    is still the same (0.04).
+    DALI gets complete JPEGs of the usual kinds only. All else (PNG, GIF, CMYK, a truncated file, pixels of a `.beton`,
+    …), which it may decode otherwise than Pillow or not at all, goes through the reference decoder and the reference
+    crop. They return the reference's pixels or say what is wrong with the image. A broken image is an `ImageError`
+    that names it, or is replaced by the next good one and counted in `replaced`, as `plan.on_broken` says.
 
-    Raises RunError when DALI can't work on the device, or fails on images that the reference decoder finds good.
+    DALI doesn't report corrupt data in a JPEG, so each JPEG is checked when this loader first reads it: 1.0 core-ms
+    for a photograph of 110 kB (2-core Xeon VM), two thirds of decoding it. From then on its checksum shows whether it
+    is still the same (0.04 core-ms).
+
+    Raises UsageError when `hw_decoder_load` is out of range, and RunError when DALI doesn't work on the device, or
+    fails on images that the reference decoder accepts.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class DaliLoader(CropLoader):
         )
         self._pipeline = self._open_pipeline()
         self._in_dali: deque[_Step] = deque()
-        self._sound_crc32 = np.zeros(len(plan.source), np.uint32)  # 0: not looked through
+        self._sound_crc32 = np.zeros(len(plan.source), np.uint32)  # 0: not checked yet
         self._steps: StepsAhead[_Step] = StepsAhead(plan, workers, _STEPS, "dali-reader")
 
     def __len__(self) -> int:
@@ -101,7 +103,7 @@ class DaliLoader(CropLoader):
             step.others[row] = np.stack([crop_image(image, box, self._plan.crop_size) for box in step.draws.crop[row]])
 
     def _is_sound(self, sample: int, encoded: bytes) -> bool:
-        """Tell whether all of a JPEG's data makes sense; hardly anything is computed from it."""
+        """Return whether a JPEG's data isn't corrupt; decodes it at an eighth of its size."""
         crc32 = zlib.crc32(encoded)
         if not crc32 or self._sound_crc32[sample] != crc32:
             if decode_reduced(encoded, 1, 1) is None:
@@ -109,17 +111,17 @@ class DaliLoader(CropLoader):
             self._sound_crc32[sample] = crc32
         return True
 
-    # These run in the consumer's thread, the only one that speaks with DALI.
+    # These run in the consumer's thread, the only one that calls DALI.
 
     def _deliver(self, step: "_Step", later: Sequence["_Step"]) -> Crops:
         self._start(step)
         for next_step in islice(later, QUEUE - 1):
-            with contextlib.suppress(ImageError):  # raised again when it is this step's turn
+            with contextlib.suppress(ImageError):  # raised again in its turn
                 self._start(next_step)
         return self._finish(step)
 
     def _start(self, step: "_Step") -> None:
-        """Wait until a step is read, and have DALI begin with its JPEGs, unless it has already."""
+        """Wait until a step is read and give its JPEGs to DALI, unless that was done before."""
         if not step.given_to_dali:
             self._steps.wait(step)
             step.given_to_dali = True
@@ -133,8 +135,8 @@ class DaliLoader(CropLoader):
             self._wait_for_dali(step)
         if step.failure:
             raise RunError(
-                f"DALI fails on step {step.number} of epoch {step.epoch} ({step.failure}), though the reference"
-                " decoder takes all of its images; use the torch backend."
+                f"DALI fails on step {step.number} of epoch {step.epoch} ({step.failure}), but the reference decoder"
+                " accepts all of its images; use the torch backend."
             )
         pixels = step.pixels if step.pixels is not None else self._empty_pixels()
         if step.others:
@@ -151,7 +153,7 @@ class DaliLoader(CropLoader):
     def _give_to_dali(self, step: "_Step") -> None:
         if not step.jpegs:
             return
-        while len(self._in_dali) >= QUEUE:  # steps of another epoch, left early or side by side with this one
+        while len(self._in_dali) >= QUEUE:  # steps of another epoch, which was left early or runs next to this one
             self._wait_for_dali(self._in_dali[0])
         self._in_dali.append(step)
         try:
@@ -181,14 +183,14 @@ class DaliLoader(CropLoader):
 
     def _take(self, step: "_Step") -> None:
         views = self._pipeline.take()
-        # DALI uses its memory anew; this is PyTorch's, filled in the order of the consumer's stream.
+        # DALI reuses its memory, so the crops are copied to PyTorch's, in the order of the consumer's stream.
         step.pixels = self._empty_pixels()
         rows = slice(None) if len(step.jpegs) == self._images else self._upload(np.array(sorted(step.jpegs)))
         for view, crops in enumerate(views):
             step.pixels[rows, view] = crops
 
     def _redo(self) -> None:
-        """Give each step that died with the pipeline a try of its own: DALI doesn't say which of them it was."""
+        """Run each step that was lost with the pipeline by itself: DALI doesn't say which of them it failed on."""
         self._renew_pipeline()
         while self._in_dali:
             step = self._in_dali.popleft()
@@ -204,7 +206,10 @@ class DaliLoader(CropLoader):
         self._pipeline = self._open_pipeline()
 
     def _replace_broken(self, step: "_Step") -> int:
-        """Ask the reference decoder what DALI failed on; return how many images were replaced, or raise their error."""
+        """Have the reference decoder find the broken images of a step that DALI failed on.
+
+        Returns how many were replaced, or raises the ImageError of the first.
+        """
 
         def read_if_decodable(row: int) -> None:
             step.jpegs.pop(row, None)
@@ -232,13 +237,13 @@ def _errors_of(rows: Rows, call: Callable[[int], None]) -> dict[int, ImageError]
 
 @dataclass(eq=False)
 class _Step(Step):
-    """What the threads read, and what DALI makes of it."""
+    """A step with what the threads read and what DALI returned."""
 
     jpegs: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
-    """By row: what DALI decodes."""
+    """By row: encoded bytes that DALI decodes."""
     others: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
-    """By row: the reference's crops of the rest, uint8 (V, S, S, 3)."""
+    """By row: the reference crops of all other images, uint8 (V, S, S, 3)."""
     given_to_dali: bool = False
     pixels: torch.Tensor | None = None
     failure: str = ""
-    """What DALI said when it failed on this step alone."""
+    """DALI's message when it failed on this step by itself."""

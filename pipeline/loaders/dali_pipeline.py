@@ -1,4 +1,4 @@
-"""JPEGs and boxes → their crops, by DALI: on the GPU where the device is one."""
+"""DALI pipeline: JPEGs and boxes → their crops, on the GPU or the CPU."""
 
 import io
 import re
@@ -14,24 +14,25 @@ from PIL import Image
 from simsiam.pipeline.errors import RunError
 
 QUEUE = 2
-"""Batches that DALI works on at once."""
+"""Batches in DALI at once."""
 _TEST_COLOUR = (200, 120, 40)
 
 
 class DaliPipeline:
-    """Decodes each JPEG once and takes its crops from the decoded pixels, in `threads` threads; batch by batch.
+    """Decodes batches of JPEGs, each once, and crops the decoded pixels, in `threads` threads.
 
-    On a CUDA device `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one;
-    its other cores and the CPU's decode the rest. Crops are made where the images were decoded.
+    On a CUDA device, `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one;
+    its other cores and the CPU decode the rest. Images are cropped on the device that decoded them.
 
-    After an error a pipeline is dead, and what was fed to it lost. Raises RunError when DALI can't work on the device.
+    After an error the pipeline can't be used any more, and the batches fed to it are lost. Raises RunError when DALI
+    doesn't work on the device.
     """
 
     def __init__(
         self, device: torch.device, threads: int, batch: int, views: int, crop_size: int, hw_decoder_load: float
     ) -> None:
         self._device, self._views = device, views
-        # DALI reads the JPEGs where they are, until the crops of their batch were taken.
+        # DALI doesn't copy the JPEGs, so they must live until the crops of their batch were taken.
         self._being_read: deque[list[npt.NDArray[np.uint8]]] = deque(maxlen=QUEUE + 1)
         cuda = device.type == "cuda"
         try:
@@ -47,7 +48,7 @@ class DaliPipeline:
                     device="mixed" if cuda else "cpu",
                     output_type=types.DALIImageType.RGB,
                     adjust_orientation=False,
-                    # Interpolated chroma: libjpeg's default, hence that of all other backends.
+                    # Interpolated chroma is libjpeg's default, and so that of all other backends.
                     jpeg_fancy_upsampling=True,
                     hw_decoder_load=hw_decoder_load,
                 )
@@ -56,12 +57,12 @@ class DaliPipeline:
         except RunError:
             raise
         except Exception as error:
-            raise RunError(f"DALI can't work on {device} ({reason(error)}); use the torch backend.") from error
+            raise RunError(f"DALI doesn't work on {device} ({reason(error)}); use the torch backend.") from error
 
     def feed(self, jpegs: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32]) -> None:
-        """Give DALI a batch, at most `QUEUE` ahead of `take`, without waiting for its crops.
+        """Give DALI a batch, at most `QUEUE` ahead of `take`; doesn't wait for its crops.
 
-        `boxes` int32 (n, V, 4): top, left, height, width in pixels of the image.
+        `jpegs` are n arrays of encoded bytes, `boxes` int32 (n, V, 4): top, left, height, width in source pixels.
         """
         self._feed_inputs(jpegs, boxes)
         self._pipeline.schedule_run()
@@ -69,7 +70,7 @@ class DaliPipeline:
     def take(self) -> list[torch.Tensor]:
         """Wait for the oldest batch fed, and return its crops on the device: for each view uint8 (n, S, S, 3).
 
-        Their memory is DALI's: on a GPU, use them on the current stream and keep them no longer than it takes.
+        DALI reuses their memory: on a GPU, read them on the current stream before the next call.
         """
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         crops = [torch.from_dlpack(crops.as_tensor()) for crops in self._pipeline.share_outputs(stream)]
@@ -78,7 +79,7 @@ class DaliPipeline:
 
     def close(self) -> None:
         """End DALI's threads and free its memory."""
-        # It has no public call for it; it shuts down when it is forgotten.
+        # There is no public method for it; a pipeline shuts down when it is collected.
         del self._pipeline
 
     def _feed_inputs(self, jpegs: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32]) -> None:
@@ -91,8 +92,8 @@ class DaliPipeline:
     def _try_out(self) -> None:
         """Crop a picture of known colour.
 
-        The first `schedule_run` of a pipeline runs as many batches as its queue holds, so it is spent on these. And
-        there are GPUs and drivers where the decoder reports success and leaves black pixels.
+        With some GPUs and drivers the decoder reports success and leaves the pixels black. Besides, the first
+        `schedule_run` of a pipeline runs as many batches as its queue holds, so it is used up here.
         """
         stream = io.BytesIO()
         Image.new("RGB", (64, 64), _TEST_COLOUR).save(stream, "JPEG")
@@ -107,7 +108,7 @@ class DaliPipeline:
 
 
 def _crop(image, view: int, size: int):
-    # Sliced first: where it is given a region, resize lets pixels from outside of it into the crop's border.
+    # Sliced first: given a region, `resize` lets pixels from outside of it into the crop's border.
     start, shape = (fn.external_source(name=f"{name}_{view}") for name in ("start", "shape"))
     return fn.resize(
         fn.slice(image, start=start, shape=shape, axes=[0, 1]),
@@ -141,6 +142,6 @@ def reads_like_pillow(encoded: bytes, height: int, width: int) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Return the sentence of DALI's message that says what happened, without the operator's history around it."""
+    """Return the sentence of DALI's message that says what happened, without its account of operators."""
     found = re.search(r"encountered:\s*(?:\[[^]]*\]\s*)?(.+)", str(error))
     return found[1].strip() if found else str(error).strip().partition("\n")[0]

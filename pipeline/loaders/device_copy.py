@@ -1,4 +1,4 @@
-"""Crops in page-locked memory → the same on the device, copied beside what it computes."""
+"""Copy of crops from page-locked memory to the device, on a stream of its own, while the device computes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,17 +16,17 @@ def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 class CopiedCrops(NamedTuple):
-    """Crops on their way to the device."""
+    """Crops that are being copied to the device."""
 
     crops: Crops
     copied: torch.Event | None
-    """When they are there; None where there was nothing to copy."""
+    """Recorded behind the copy; None if there was nothing to copy."""
 
 
 class DeviceCopy:
-    """Copies on a stream of its own, so that a copy neither waits for the step that is computed nor holds it up.
+    """Copies on its own stream, so that the copy and the computation of a step don't wait for each other.
 
-    The host is ahead of the device, so the crops of the next step are copied while this one is computed. On a CPU
+    The host is ahead of the device, so the crops of the next step are copied while this step is computed. On a CPU
     nothing is copied.
     """
 
@@ -36,24 +36,24 @@ class DeviceCopy:
 
     @property
     def pins_memory(self) -> bool:
-        """Whether what is to be copied should be made in page-locked memory."""
+        """Whether crops should be made in page-locked memory."""
         return self._stream is not None
 
-    def begin(self, crops: Crops) -> CopiedCrops:
-        """Begin to copy; from any thread."""
+    def start(self, crops: Crops) -> CopiedCrops:
+        """Start a copy; may be called in any thread."""
         if self._stream is None:
             return CopiedCrops(crops, None)
         with torch.cuda.stream(self._stream):
             return CopiedCrops(crops.to(self._device), self._stream.record_event())
 
     def ahead(self, batches: Iterator[tuple[Crops, int]]) -> Iterator[tuple[Crops, int]]:
-        """Yield each batch's crops on the device, and the number beside them, the next batch already on its way."""
+        """Yield the crops of each batch on the device, and its number, when the copy of the next one has started."""
         if self._stream is None:
             yield from batches
             return
         waiting: tuple[CopiedCrops, int] | None = None
         for crops, number in batches:
-            copied = self.begin(crops)
+            copied = self.start(crops)
             if waiting:
                 yield self.hand_over(waiting[0]), waiting[1]
             waiting = copied, number
@@ -61,12 +61,12 @@ class DeviceCopy:
             yield self.hand_over(waiting[0]), waiting[1]
 
     def hand_over(self, copied: CopiedCrops) -> Crops:
-        """Return crops whose use on the consumer's stream, the current one, comes after their copy."""
+        """Return the crops for use on the current stream, which waits for their copy; the host doesn't."""
         crops, event = copied
         if event is not None:
             consumer = torch.cuda.current_stream(self._device)
             consumer.wait_event(event)
-            # The memory is the copying stream's, which mustn't reuse it before the consumer's stream is done with it.
+            # The copying stream must not reuse this memory before the consumer's stream is done with it.
             for tensor in (crops.pixels, *crops.draws, crops.index, crops.label):
                 tensor.record_stream(consumer)
         return crops

@@ -1,7 +1,7 @@
-"""Records of a `.beton` file and crop boxes → crops, in one compiled call around the decoder that FFCV brings.
+"""Compiled loop over records of a `.beton`: read, decode with the TurboJPEG in FFCV's library, crop, resize.
 
-Of FFCV's own two routines neither is used. Its decoding asks TurboJPEG for the fast DCT, which is a grey level off;
-the exact one takes 2 % longer and gives the reference's pixels. Its resizing is OpenCV's area filter:
+Neither of FFCV's own two routines is used. Its decoding asks TurboJPEG for the fast DCT, which is a grey level off; the
+exact one takes 2 % longer and gives the reference's pixels. Its resizing is OpenCV's area filter;
 `simsiam.pipeline.loaders.crop_resize` takes a third of the time and is the reference's filter.
 """
 
@@ -22,34 +22,33 @@ from simsiam.pipeline.beton.layout import RAW, Index
 from simsiam.pipeline.loaders import crop_resize as resizer
 from simsiam.pipeline.loaders.crop_resize import crop_resize
 
-# Of turbojpeg.h; the exact DCT is the reference's.
-_RGB, _EXACT_DCT = 0, 4096
+_RGB, _EXACT_DCT = 0, 4096  # turbojpeg.h
 
 
 def _load_library() -> ctypes.CDLL:
-    """Load FFCV's compiled library alone: importing its Python package takes seconds, and none of it is used."""
+    """Load FFCV's compiled library only: importing its Python package takes seconds, and nothing of it is used."""
     package = importlib.util.find_spec("ffcv")
-    places = list((package and package.submodule_search_locations) or [])
-    library = importlib.machinery.PathFinder.find_spec("_libffcv", places)
+    folders = list((package and package.submodule_search_locations) or [])
+    library = importlib.machinery.PathFinder.find_spec("_libffcv", folders)
     if library is None or library.origin is None:
         raise ModuleNotFoundError("No module named 'ffcv'", name="ffcv")
     return ctypes.CDLL(library.origin)
 
 
-_library = _load_library()  # which finds TurboJPEG's functions in the library that FFCV's is linked to
+_library = _load_library()  # TurboJPEG's functions are found through it, since it is linked to them
 _library.tjInitDecompress.restype = ctypes.c_void_p
 _library.tjDestroy.argtypes = [ctypes.c_void_p]
 
 
 def _bind(name: str, signature: Any) -> Any:
-    """Make a function of the library known by a name: with an address in it, compiled code can't be kept."""
+    """Register a function of the library by name: code that contains its address could not be cached on disk."""
     llvmlite.binding.add_symbol(f"simsiam_{name}", ctypes.cast(getattr(_library, name), ctypes.c_void_p).value)
     return types.ExternalFunction(f"simsiam_{name}", signature)
 
 
-# Decoder, JPEG, its bytes, and where to write width, height, chroma subsampling and colour space.
+# Decoder, JPEG, its length, and addresses for width, height, chroma subsampling and colour space.
 _read_header = _bind("tjDecompressHeader3", types.int32(types.uintp, types.uintp, types.uint64, *[types.uintp] * 4))
-# Decoder, JPEG, its bytes, pixels, width, bytes of a row (0: no gap), height, kind of pixel, flags.
+# Decoder, JPEG, its length, pixels, width, bytes of a row (0: no gap), height, pixel format, flags.
 _decompress = _bind(
     "tjDecompress2", types.int32(types.uintp, types.uintp, types.uint64, types.uintp, *[types.int32] * 5)
 )
@@ -59,11 +58,11 @@ _pread = types.ExternalFunction("pread", types.int64(types.int32, types.uintp, t
 
 
 class Decoder:
-    """TurboJPEG's state for one thread; its memory is freed with it."""
+    """TurboJPEG decoder of one thread."""
 
     def __init__(self) -> None:
         self.handle = np.array([_library.tjInitDecompress()], np.uintp)
-        """Where TurboJPEG has it; compiled code puts another one there after an error."""
+        """Its address, uintp (1,); compiled code replaces the decoder after an error."""
         if not self.handle[0]:
             raise MemoryError("TurboJPEG has no memory for a decoder.")
 
@@ -82,27 +81,28 @@ def crop_records(
     record: npt.NDArray[np.uint8],
     image: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.bool_]:
-    """Read, decode and crop some rows of a batch without holding Python's lock.
+    """Read, decode and crop some rows of a batch without Python's global lock.
 
-    For each r in `rows` (k,), the sample `index[r]` of the open file is cut into the boxes `crop[r]` (V, 4: top, left,
-    height, width), which are resized to `pixels[r]`, uint8 (V, S, S, 3). `decoder` and the memory for the longest JPEG,
-    `record`, and the largest image, `image`, are for this call alone. Returns which rows are good, bool (k,): not good
-    is a record that can't be read to its end, isn't of the size that the file promises, or that the decoder complains
-    of.
+    For each r in `rows`, int64 (k,), the boxes `crop[r]`, int32 (V, 4: top, left, height, width), of the sample
+    `index[r]` of the open file are resized to `pixels[r]`, uint8 (V, S, S, 3). `decoder` and the memory for the longest
+    JPEG, `record`, and for the largest image, `image`, must not be used by another thread meanwhile.
+
+    Returns which rows are good, bool (k,). A record that can't be read to its end, isn't of the size in the file's
+    index, or makes the decoder return an error or a warning is not.
     """
     good = np.zeros(len(rows), np.bool_)
-    places = (records.offsets, records.lengths, records.modes, records.sizes)
-    _crop_records(file, *places, rows, index, crop, pixels, decoder.handle, record, image, good)
+    layout = (records.offsets, records.lengths, records.modes, records.sizes)
+    _crop_records(file, *layout, rows, index, crop, pixels, decoder.handle, record, image, good)
     return good
 
 
 @njit("boolean(uintp, Array(uint8, 1, 'C', readonly=True), int64, int64, int64, uint8[::1])", nogil=True, cache=True)
 def _is_decoded(decoder, record, length, height, width, image):
     found = np.empty(4, np.int32)
-    place, encoded = found.ctypes.data, record.ctypes.data
-    if _read_header(decoder, encoded, length, place, place + 4, place + 8, place + 12) != 0:
+    address, encoded = found.ctypes.data, record.ctypes.data
+    if _read_header(decoder, encoded, length, address, address + 4, address + 8, address + 12) != 0:
         return False
-    # Asked for another size than the JPEG's, the decoder would scale it, or fill a part of the memory.
+    # Asked for another size than the JPEG's, the decoder would scale it, or fill only a part of the memory.
     if found[0] != width or found[1] != height:
         return False
     return _decompress(decoder, encoded, length, image.ctypes.data, width, 0, height, _RGB, _EXACT_DCT) == 0
@@ -111,8 +111,8 @@ def _is_decoded(decoder, record, length, height, width, image):
 def _compile(resizer_version: int) -> Callable:
     """Return the compiled loop over records.
 
-    Numba's cache on disk knows a function by its file's date and by the values it closes over, and does not see that
-    what it calls, in another file, has changed: so it closes over that file's checksum.
+    Numba's cache on disk identifies a function by its file's date and the values it closes over. It would not notice
+    that the resizer, in another file, has changed, so the function closes over that file's checksum.
     """
 
     @njit(
@@ -136,7 +136,7 @@ def _compile(resizer_version: int) -> Callable:
             if read < length:
                 continue
             if modes[sample] != RAW and not _is_decoded(decoder[0], record, length, height, width, image):
-                # After some errors, such as a wrong Huffman table, it would refuse every other image, too.
+                # After some errors, such as a wrong Huffman table, this decoder would refuse every other image.
                 _close_decoder(decoder[0])
                 decoder[0] = _open_decoder()
                 continue

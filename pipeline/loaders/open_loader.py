@@ -20,9 +20,9 @@ _SMALL_SIDE = 128
 
 
 def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
-    """Return the backend that `auto` stands for, and why, in words for the user.
+    """Return the backend that `auto` stands for, and the reason in words for the user.
 
-    A package counts as there when Python finds it; if it can't be loaded, opening the backend says so.
+    A package counts as installed when Python finds it; if it can't be loaded, opening the backend says so.
     """
     from simsiam.pipeline.beton.reader import Beton
     from simsiam.pipeline.loaders.resident_loader import RESIDENT_LIMIT_BYTES, resident_bytes
@@ -33,7 +33,7 @@ def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
     if isinstance(plan.source, Beton):
         if find_spec("ffcv"):
             return "ffcv", "the images are in a .beton file"
-        return "torch", "the .beton file needs the package ffcv to be read faster"
+        return "torch", "the package ffcv, which reads a .beton file faster, isn't installed"
     if device.type == "cuda" and find_spec("nvidia") and find_spec("nvidia.dali"):
         return "dali", "the GPU can decode the files"
     return "torch", "it reads any image file on any machine; from a .beton file, ffcv reads several times as fast"

@@ -1,4 +1,4 @@
-"""Small sets kept whole on the device as uint8; crops are two batched matrix products."""
+"""The resident backend: a small set, decoded once and kept on the device; crops are two batched matrix products."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,18 +21,21 @@ RESIDENT_LIMIT_BYTES = 2**30
 
 
 def resident_bytes(source: Source) -> int:
-    """Return the memory the decoded set takes, in bytes: every image is padded to the largest height and width."""
+    """Return the memory of the decoded set in bytes: every image is padded to the largest height and width."""
     height, width = (int(side) for side in source.sizes.max(axis=0))
     return len(source) * height * width * 3
 
 
 class ResidentLoader(CropLoader):
-    """Decodes the set once, then crops on the device from the same draws as every other backend.
+    """Decodes the set once, in this process, then crops on the device, from the same draws as every other backend.
 
     Resizing is separable and linear, so a crop with Pillow's antialiased bilinear filter is Y · image · Xᵀ, with one
     row of weights for every output pixel. Columns come first here; Pillow 13 takes rows first where that is cheaper
     (python-pillow/Pillow pull request 9549), and each order rounds in between. So the result is within two grey levels
     of Pillow's, 0.3 on average at worst.
+
+    Raises UsageError when the set takes more than `RESIDENT_LIMIT_BYTES`, and ImageError when an image is broken,
+    unless `plan.on_broken` is `replace`.
     """
 
     def __init__(
@@ -93,9 +96,10 @@ class ResidentLoader(CropLoader):
 
 
 def crop_by_matrix_products(images: torch.Tensor, crop: torch.Tensor, size: int) -> torch.Tensor:
-    """Cut V boxes out of each image and resize them to `size` with an antialiased bilinear filter.
+    """Crop V boxes of each image and resize them with an antialiased bilinear filter.
 
-    `images` uint8 (N, H, W, 3) and `crop` int32 (N, V, 4: top, left, height, width) → uint8 (N, V, size, size, 3).
+    `images` is uint8 (N, H, W, 3), `crop` int32 (N, V, 4: top, left, height, width), both on one device; returns uint8
+    (N, V, size, size, 3) there.
     """
     count, height, width, channels = images.shape
     views = crop.shape[1]
@@ -110,7 +114,7 @@ def crop_by_matrix_products(images: torch.Tensor, crop: torch.Tensor, size: int)
 
 
 def resize_weights(start: torch.Tensor, length: torch.Tensor, source_size: int, size: int) -> torch.Tensor:
-    """Return what each source pixel contributes to each output pixel along one axis, float32 (…, size, source_size).
+    """Return the weight of each source pixel in each output pixel along one axis, float32 (…, size, source_size).
 
     A triangle of half-width max(1, length / size) around the output pixel's centre, cut off at the crop's borders and
     normalised: Pillow's BILINEAR filter, which is the usual bilinear interpolation where the crop is enlarged.

@@ -1,4 +1,4 @@
-"""Scheduler of the threaded backends: the steps of an epoch, made in threads, in order, a few ahead of the consumer."""
+"""Scheduler of the threaded backends: it makes the steps of an epoch in threads, in order, a few ahead."""
 
 import contextlib
 import threading
@@ -56,10 +56,10 @@ _Call = Callable[[], None]
 
 
 class StepsAhead(Generic[AnyStep]):
-    """Has the rows of each step cropped in `threads` threads (at least one), up to `steps` steps at a time.
+    """Crops the rows of each step in `threads` threads (at least one), with up to `steps` steps under way.
 
-    A ThreadPoolExecutor won't do: at the end of the program it waits for all that is queued, so a loader that was
-    never closed would delay the end after an error. These threads are daemons.
+    A ThreadPoolExecutor won't do: when the program ends it waits for all queued calls, so a loader that was never
+    closed would delay the end after an error. These threads are daemons.
     """
 
     def __init__(self, plan: CropPlan, threads: int, steps: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Random crops that lie on the device already: the ceiling every other backend is measured against."""
+"""The synthetic backend: random crops that are on the device already, the upper bound for every other backend."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from simsiam.pipeline.progress import Progress
 
 
 class SyntheticLoader(CropLoader):
-    """Yields the same crops of random pixels, with real draws, at every step: no reading, no copying."""
+    """Yields the same crops of random pixels, with the draws of the plan's first step, at every step."""
 
     def __init__(
         self, plan: CropPlan, device: torch.device, workers: int = 0, progress: Progress | None = None

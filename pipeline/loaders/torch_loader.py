@@ -1,8 +1,10 @@
-"""The reference backend: the reference decoder and Pillow's filter in worker processes; runs anywhere."""
+"""The torch backend, which runs anywhere: the reference decoder and the reference crop in worker processes."""
 
+import atexit
 import contextlib
 import re
 import signal
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -23,11 +25,11 @@ from simsiam.pipeline.progress import Progress
 
 
 class TorchLoader(CropLoader):
-    """Decodes each image once and takes its crops from the decoded pixels, in `workers` processes (0: in this one).
+    """Decodes each image once and crops the decoded pixels, in `workers` processes (0: in this one).
 
-    `plan.on_broken` says what becomes of a broken image: an `ImageError` naming it, or the next good one instead,
-    counted in `replaced`. A worker that dies (killed, out of memory, a crash in the decoder) raises RunError naming
-    the image it was reading. Of the epochs one at a time can be read: an earlier one that is gone on with is an error.
+    A broken image is an `ImageError` that names it, or is replaced by the next good one and counted in `replaced`, as
+    `plan.on_broken` says. A worker that dies (killed, out of memory, a crash in the decoder) is a RunError naming the
+    images being read. Only one epoch can be iterated at a time; continuing an older iterator raises UsageError.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class TorchLoader(CropLoader):
     ) -> None:
         self._plan = plan
         self._copy = DeviceCopy(device)
-        # One slot a worker: the sample it is reading now, seen from here even after it has died.
+        # The sample that each worker is reading, in memory shared with it, so that it can be read after its death.
         self._reading = torch.full((max(workers, 1),), -1, dtype=torch.int64).share_memory_()
         self._steps = _EpochSteps()
         self._loader: DataLoader | None = DataLoader(
@@ -48,6 +50,7 @@ class TorchLoader(CropLoader):
             pin_memory=self._copy.pins_memory,
             persistent_workers=workers > 0,
         )
+        _open_loaders.add(self)
 
     def __len__(self) -> int:
         """Steps in an epoch, equal on every rank."""
@@ -60,21 +63,21 @@ class TorchLoader(CropLoader):
             yield crops
 
     def _read(self, epoch: int, first_step: int) -> Iterator[tuple[Crops, int]]:
-        """Yield the crops of each step as the workers made them, and how many of the images stand in for others."""
+        """Yield the crops of each step on the host, and how many of its images were replaced."""
         if self._loader is None:
             raise UsageError("This loader is closed; open a new one.")
         steps = [(epoch, step) for step in range(first_step, len(self))]
         self._steps.ahead = steps
-        # PyTorch's SIGCHLD handler would raise a nameless error anywhere in the program; without it the
-        # death of a worker is noticed in next(), a few seconds later, where we can say which image it was.
+        # PyTorch's SIGCHLD handler would raise an error without a name anywhere in the program. Without the handler,
+        # the death of a worker is noticed in next(), a few seconds later, where the image can be named.
         handler = signal.getsignal(signal.SIGCHLD)
         batches = iter(self._loader)
-        with contextlib.suppress(ValueError):  # not in the main thread, where no handler was set either
+        with contextlib.suppress(ValueError):  # not the main thread, so PyTorch has set no handler either
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         while True:
-            # With workers, PyTorch has but one iterator, and starts it anew.
+            # With workers, PyTorch has only one iterator, and resets it for a new epoch.
             if self._steps.ahead is not steps:
-                raise UsageError(f"Epoch {epoch} was left for another one; begin it again where it is to go on.")
+                raise UsageError(f"A newer epoch was started; call epoch({epoch}, …) again to resume this one.")
             try:
                 batch = next(batches)
             except StopIteration:
@@ -82,16 +85,17 @@ class TorchLoader(CropLoader):
             except RuntimeError as error:
                 raise self._explain(error) from None
             if isinstance(batch, ImageError):
-                raise ImageError(*batch.args)  # anew: a raised local would keep this frame, and the workers, alive
+                raise ImageError(*batch.args)  # a new one: raising a local would keep this frame and the workers alive
             yield batch
 
     def close(self) -> None:
         """Stop the worker processes."""
-        # Left to itself, PyTorch stops them when the iterator is collected, which a traceback that holds it can put
-        # off for long; there is no public call for it.
+        # PyTorch stops them when the iterator is collected, which a traceback can delay; there is no public method.
         iterator = getattr(self._loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
+            for worker in iterator._workers:
+                worker.kill()  # one that is stuck; the others have ended
         self._loader = None
 
     def _explain(self, error: RuntimeError) -> RuntimeError:
@@ -101,20 +105,31 @@ class TorchLoader(CropLoader):
         names = [self._plan.source.name(index) for index in self._reading.tolist() if index >= 0]
         return RunError(
             f"A loader process (pid {pids[1]}) died. The images being read were: {', '.join(names)}."
-            " If it was killed for memory, give fewer --data.workers or a smaller batch."
+            " If it was killed for memory, use fewer workers or a smaller batch."
         )
 
 
 def leave_stopping_to_the_parent(worker: int) -> None:
-    """Have a worker process of a DataLoader, as its `worker_init_fn`, ignore SIGTERM and SIGINT."""
-    # torchrun and a terminal signal the whole group of processes, and the parent still wants to finish its step and
-    # save. A worker whose parent has died notices that by itself.
+    """Ignore SIGTERM and SIGINT in a worker process of a DataLoader; its `worker_init_fn`."""
+    # torchrun and a terminal signal the whole process group, but the parent still wants to finish its step and save.
+    # A worker whose parent has died notices that by itself.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
+_open_loaders: "weakref.WeakSet[TorchLoader]" = weakref.WeakSet()
+
+
+# At the end of a program, multiprocessing sends SIGTERM to workers that still run, and waits for them; but they ignore
+# it. Functions are called in reverse order, so this one, registered after multiprocessing's, comes first.
+@atexit.register
+def _close_open_loaders() -> None:
+    for loader in list(_open_loaders):
+        loader.close()
+
+
 class _EpochSteps:
-    """The (epoch, step) pairs still to come; workers outlive an epoch, so this is filled anew for each."""
+    """The (epoch, step) pairs to read; workers outlive an epoch, so this sampler is refilled for each."""
 
     def __init__(self) -> None:
         self.ahead: list[tuple[int, int]] = []
@@ -127,13 +142,13 @@ class _EpochSteps:
 
 
 class _StepReader(Dataset):
-    """Runs in the workers: (epoch, step) → the crops of that step."""
+    """Data set of the workers: (epoch, step) → the crops of that step."""
 
     def __init__(self, plan: CropPlan, reading: torch.Tensor) -> None:
         self._plan = plan
         self._reading = reading
 
-    # An error is handed over as an item, since PyTorch would wrap its message into the worker's traceback.
+    # An error is returned as an item, since PyTorch would wrap its message into the worker's traceback.
     def __getitem__(self, position: tuple[int, int]) -> tuple[Crops, int] | ImageError:
         try:
             return self._crops(*position)
@@ -141,7 +156,7 @@ class _StepReader(Dataset):
             return error
 
     def _crops(self, epoch: int, step: int) -> tuple[Crops, int]:
-        """Return the step's crops and how many of its images stand in for broken ones."""
+        """Return the step's crops and how many of its images were replaced."""
         plan = self._plan
         index, draws = plan.step(epoch, step)
         pixels = torch.empty((len(index), plan.views, plan.crop_size, plan.crop_size, 3), dtype=torch.uint8)

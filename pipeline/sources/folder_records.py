@@ -1,4 +1,4 @@
-"""A folder → its images as they are listed, none of them opened: what `convert` and `verify` read of a folder."""
+"""The images of a folder as they are listed, none of them opened; what is converted or verified of a folder."""
 
 import io
 import os
@@ -8,31 +8,32 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.paths import printable_path
 from simsiam.pipeline.sources.folder_walk import FolderListing
 from simsiam.pipeline.sources.image_folder import classes_and_labels
-from simsiam.pipeline.sources.source_hash import stamp
+from simsiam.pipeline.sources.source_hash import hash_file_stats
 
 
 class FolderRecords:
-    """The files of a folder listing, in the order and with the classes of `ImageFolder`; `Records`.
+    """The files of a folder listing, with the order and the classes of `ImageFolder`; `Records`.
 
-    `ImageFolder` must know every size before the first crop is drawn, so it opens every file. Whoever decodes them all
-    anyway finds the sizes and the broken files on the way.
+    `ImageFolder` opens every file, since all sizes must be known before the first crop is drawn. To decode all images
+    once, that isn't needed.
     """
 
     labels: npt.NDArray[np.int64]
     classes: Sequence[str]
     broken: Sequence[tuple[str, str]]
-    place: str
-    stamp: str
+    name_prefix: str
+    files_hash: str
 
     def __init__(self, root: Path, listing: FolderListing) -> None:
         self._root = os.fsencode(root) + b"/"
         self._paths = listing.paths
-        self.place = printable_path(self._root)
-        self.stamp = stamp(listing.file_bytes, listing.modified_ns)
+        self.name_prefix = printable_path(self._root)
+        self.files_hash = hash_file_stats(listing.file_bytes, listing.modified_ns)
         self.classes, self.labels = classes_and_labels(listing.paths)
         self.broken = [(printable_path(self._root + path), reason) for path, reason in listing.unreachable]
 
@@ -51,3 +52,7 @@ class FolderRecords:
                 return file.readall()
         except OSError as error:
             raise ImageError(f"{self.name(index)}: {error.strerror or error}") from None
+
+    def decode(self, index: int) -> npt.NDArray[np.uint8]:
+        """Return the pixels of file `index`, uint8 RGB (height, width, 3). Raises ImageError naming it."""
+        return decode_image(self.read(index), self.name(index))

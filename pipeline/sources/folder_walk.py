@@ -1,4 +1,4 @@
-"""A folder → the image files below it, sorted, with what is needed to notice that one has changed."""
+"""Listing of the image files below a folder, sorted, with the length and date of each."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from simsiam.pipeline.paths import PathList
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "gif", "ppm", "pgm")
-"""File name endings taken for images, in upper or lower case."""
+"""File name endings of images, in upper or lower case."""
 
 _ENDINGS = frozenset(ending.encode() for ending in IMAGE_ENDINGS)
 
@@ -29,16 +29,16 @@ class FolderListing:
     modified_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Modification time of each file in nanoseconds, (n,)."""
     unreachable: list[tuple[bytes, str]] = field(default_factory=list)
-    """Folders that can't be listed and image names behind which there is no regular file, each with the reason."""
+    """Folders that can't be listed and image names that aren't regular files, each with the reason."""
     other_files: int = 0
     """Number of files with another ending."""
 
 
 def walk_folder(root: Path) -> FolderListing:
-    """List the image files below `root`, subfolders and what symbolic links lead to included.
+    """List the image files below `root`, including subfolders and targets of symbolic links.
 
-    Hidden names (with a leading dot) are left out. The order is that of the relative paths as bytes, whatever the
-    file system. A link back to a folder that is being walked is not followed.
+    Hidden names (with a leading dot) are skipped. The order is that of the relative paths as bytes, on every file
+    system. A link back to a folder that is being walked is not followed.
 
     Raises OSError when `root` itself can't be listed.
     """
@@ -46,7 +46,7 @@ def walk_folder(root: Path) -> FolderListing:
     paths = bytearray()
     file_bytes, modified_ns = array("q"), array("q")
     start = root.stat()
-    # Folders being walked, innermost last: relative path with its slash, identity, entries still to come.
+    # Folders being walked, innermost last: relative path with a slash, identity, entries to come.
     stack = [(b"", (start.st_dev, start.st_ino), _sorted_entries(bytes(root)))]
     while stack:
         parent, _, entries = stack[-1]
@@ -64,7 +64,7 @@ def walk_folder(root: Path) -> FolderListing:
             elif not _is_image_name(entry.name):
                 listing.other_files += 1
             elif not stat.S_ISREG((status := entry.stat()).st_mode):
-                # Opening a named pipe would wait for ever.
+                # Opening a named pipe would wait forever.
                 listing.unreachable.append((path, "not a regular file"))
             else:
                 paths += path + b"\0"
@@ -82,7 +82,7 @@ def _sorted_entries(folder: bytes) -> Iterator[tuple[os.DirEntry[bytes], bool]]:
     """Return the visible entries of a folder, each with whether it is a folder, in the order of their full paths."""
     with os.scandir(folder) as entries:
         visible = [(entry, _is_folder(entry)) for entry in entries if not entry.name.startswith(b".")]
-    # A folder's name is followed by a slash in the paths below it: `a-b/x` comes before `a/x`.
+    # In the paths below a folder, a slash follows its name: `a-b/x` comes before `a/x`.
     visible.sort(key=lambda item: item[0].name + (b"/" if item[1] else b""))
     return iter(visible)
 
@@ -90,7 +90,7 @@ def _sorted_entries(folder: bytes) -> Iterator[tuple[os.DirEntry[bytes], bool]]:
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself; stat says so again, where it is reported
+    except OSError:  # a link to itself; stat fails as well, where it is reported
         return False
 
 

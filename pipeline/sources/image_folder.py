@@ -1,4 +1,4 @@
-"""A tree of images → a Source: class by first folder level, sizes from a cached scan, broken files left out."""
+"""A folder of images as a Source: classes by first folder level, sizes from a cached scan, broken files skipped."""
 
 import os
 import re
@@ -9,21 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.decode import decode_image
-from simsiam.pipeline.errors import ImageError, UsageError
+from simsiam.pipeline.errors import ForeignFileError, ImageError, UsageError
 from simsiam.pipeline.paths import PathList, printable_path
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS, FolderListing, walk_folder
-from simsiam.pipeline.sources.scan import Progress, scan
-from simsiam.pipeline.sources.source_hash import stamp
+from simsiam.pipeline.sources.scan import scan
+from simsiam.pipeline.sources.source_hash import hash_file_stats
 
 
 class ImageFolder:
     """The images below a folder, sorted by relative path as bytes; a `Source`.
 
-    Every folder of the first level that holds an image, however deep, is a class; classes are sorted by name as
-    bytes. Images in the folder itself are unlabelled (-1). Hidden files and folders and files with another ending
-    are ignored, symbolic links followed. Broken files are left out of the numbering; `broken` lists them.
+    Every folder of the first level that contains an image, at any depth, is a class; classes are sorted by name as
+    bytes. Images in the folder itself are unlabelled (-1). Hidden files and folders and files with another ending are
+    ignored, symbolic links are followed. Broken files have no index; `broken` lists them.
 
-    Names, in messages and class names, have `\\xNN` for bytes that are no UTF-8, so that they can always be printed.
+    Names of images and classes have `\\xNN` for bytes that aren't UTF-8, so that they can always be printed.
     """
 
     root: Path
@@ -34,10 +35,10 @@ class ImageFolder:
     """Class of every image, (n,); -1 where there is none."""
     classes: tuple[str, ...]
     """Class names by label; empty when there are no class folders."""
-    place: str
-    """The folder with a slash, printable: what every name begins with."""
-    stamp: str
-    """A hash of the files' sizes and dates."""
+    name_prefix: str
+    """The folder with a slash, printable: the start of every name."""
+    files_hash: str
+    """Hash of the files' sizes and dates."""
     broken: Sequence[tuple[str, str]]
     """Path and reason of each file and folder that can't be read."""
 
@@ -49,14 +50,14 @@ class ImageFolder:
         cache: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        """Scan the folder; `scan` says what `workers`, `cache` and `progress(done, total)` do.
+        """Scan the folder; for `workers`, `cache` and `progress` see `scan`.
 
         Raises UsageError when there is no such folder, or no readable image in it.
         """
         self.root = Path(path).expanduser().absolute()
-        self.place = printable_path(bytes(self.root)) + "/"
+        self.name_prefix = printable_path(bytes(self.root)) + "/"
         listing = self._walk()
-        self.stamp = stamp(listing.file_bytes, listing.modified_ns)
+        self.files_hash = hash_file_stats(listing.file_bytes, listing.modified_ns)
         sizes, reasons = scan(self.root, listing, workers, cache, progress)
         readable = np.flatnonzero(sizes[:, 0])
         self.broken = [(self._printable(path), reason) for path, reason in listing.unreachable]
@@ -80,7 +81,7 @@ class ImageFolder:
     def read(self, index: int) -> bytes:
         """Return the encoded bytes of image `index`, as stored.
 
-        Raises ImageError naming the file when it can't be read any more.
+        Raises ImageError naming the file when it can't be read.
         """
         try:
             return (self.root / os.fsdecode(self._paths[index])).read_bytes()
@@ -90,11 +91,11 @@ class ImageFolder:
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
         """Return the pixels of image `index`, uint8 RGB of shape (height, width, 3), as stored (no rotation).
 
-        Raises ImageError naming the file when it can't be decoded, or is not the image any more that was scanned.
+        Raises ImageError naming the file when it can't be decoded, or isn't of the size that was scanned.
         """
         pixels = decode_image(self.read(index), self.name(index))
         height, width = self.sizes[index]
-        # Crop boxes are drawn for the size found in the scan, and would silently reach past a smaller image.
+        # Crop boxes are drawn for the scanned size, and would silently reach past a smaller image.
         if pixels.shape[:2] != (height, width):
             raise ImageError(
                 f"{self.name(index)}: {pixels.shape[1]} × {pixels.shape[0]} pixels, but {width} × {height} when the"
@@ -103,7 +104,7 @@ class ImageFolder:
         return pixels
 
     def read_ahead(self, index: npt.NDArray[np.int64]) -> None:
-        """Do nothing: files that are read in any order gain nothing by it."""
+        """Do nothing: the images are in separate files."""
 
     def _walk(self) -> FolderListing:
         try:
@@ -111,7 +112,7 @@ class ImageFolder:
         except FileNotFoundError:
             raise UsageError(f"There is no folder {self._printable(b'')}; give the folder of your images.") from None
         except NotADirectoryError:
-            raise UsageError(f"{self._printable(b'')} is a file; give the folder that the images are in.") from None
+            raise UsageError(f"{self._printable(b'')} is a file; give the folder of your images.") from None
         except OSError as error:
             raise UsageError(
                 f"The folder {self._printable(b'')} can't be listed ({error.strerror}); give one that you may read."
@@ -129,7 +130,7 @@ class ImageFolder:
             if name.endswith(".beton"):
                 raise UsageError(f"There is no image in {root}, but {name}: give that file.")
             if re.search(r"\.(tar|tar\..+|tgz|parquet|zip)$", name):
-                raise UsageError(f"There is no image in {root}, but {name}: convert or unpack it first.")
+                raise ForeignFileError(f"There is no image in {root}, but {name}: convert or unpack it first.")
         found = f"only {listing.other_files} other files" if listing.other_files else "which is empty"
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
         raise UsageError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")
@@ -139,7 +140,10 @@ class ImageFolder:
 
 
 def classes_and_labels(paths: PathList) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Return the names of the first folder level, sorted as bytes, and each path's place among them, -1 for none."""
+    """Return class names and labels: the names of the first folder level, sorted as bytes, and each path's index.
+
+    The label of a path without a folder is -1.
+    """
     # The folder name with its slash, or nothing for a file in the root.
     folders = [path[: path.find(b"/") + 1] for path in paths]
     names = sorted({folder.removesuffix(b"/") for folder in folders if folder})

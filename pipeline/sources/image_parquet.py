@@ -1,4 +1,4 @@
-"""Parquet files of images, as Hugging Face's `datasets` writes them → encoded images with labels."""
+"""Parquet files of images, as Hugging Face's `datasets` writes them."""
 
 import json
 import os
@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError, MissingError, UsageError
 from simsiam.pipeline.paths import PathList, printable_path
-from simsiam.pipeline.sources.source_hash import stamp_files
+from simsiam.pipeline.source import MOST_CLASSES
+from simsiam.pipeline.sources.source_hash import hash_files
 
 _ROWS = 16
-"""Rows of images in memory at once, besides the pages of the file that hold them."""
-_MOST_CLASSES = 1 << 20  # as a .beton may have
+"""Rows of images in memory at once, besides the pages of the file that contain them."""
 
 
 class _Columns(NamedTuple):
@@ -26,28 +27,28 @@ class _Columns(NamedTuple):
 
 
 class _Cursor:
-    """A row group read from its start to its end."""
+    """Reads a row group once, from start to end."""
 
-    def __init__(self, place: tuple[int, int, int], rows: Iterator[Any]) -> None:
-        self.place, self._rows, self._next = place, rows, 0
+    def __init__(self, key: tuple[int, int, int], rows: Iterator[Any]) -> None:
+        self.key, self._rows, self._next = key, rows, 0
 
     def row(self, number: int) -> Any:
-        """Return a row of the group that hasn't been passed yet."""
+        """Return a row of the group that hasn't been passed yet, and pass it."""
         for _ in range(number - self._next):
             next(self._rows)
         self._next = number + 1
         return next(self._rows)
 
     def has_passed(self, number: int) -> bool:
-        """Tell whether a row lies behind."""
+        """Return whether a row can't be returned any more."""
         return number < self._next
 
 
 class ImageParquet:
-    """Images of parquet files with a column of `{bytes, path}` and, mostly, one of class numbers; `Records`.
+    """Images of parquet files with a column of `{bytes, path}` and mostly one of class numbers; `Records`.
 
-    The columns and the classes' names are those of the schema's `huggingface` metadata; without it, the column is
-    found by its type, the label by its name. Image bytes are read when they are asked for, row group by row group.
+    Columns and class names are those of the schema's `huggingface` metadata. Without it, the image column is found by
+    its type, the label column by its name. Image bytes are read on demand, row group by row group.
 
     Raises UsageError when pyarrow is missing, or a file is damaged or has no such column.
     """
@@ -55,7 +56,7 @@ class ImageParquet:
     labels: npt.NDArray[np.int64]
     classes: Sequence[str]
     broken: Sequence[tuple[str, str]] = ()
-    place = ""
+    name_prefix = ""
 
     def __init__(self, files: Sequence[Path]) -> None:
         parquet = _pyarrow_parquet()
@@ -63,19 +64,19 @@ class ImageParquet:
         labels, names = [], []
         groups: list[tuple[int, int, int]] = []  # file, row group, rows
         self._columns = _Columns("", None, [])
-        for place, path in enumerate(files):
+        for number, path in enumerate(files):
             try:
                 with parquet.ParquetFile(path) as file:
                     columns = _find_columns(file.schema_arrow, path)
-                    if place and columns != self._columns:
+                    if number and columns != self._columns:
                         raise UsageError(f"{path} has other columns or classes than {files[0]}; convert them apart.")
                     self._columns = columns
                     rows = file.metadata.num_rows
-                    groups += [(place, g, file.metadata.row_group(g).num_rows) for g in range(file.num_row_groups)]
+                    groups += [(number, g, file.metadata.row_group(g).num_rows) for g in range(file.num_row_groups)]
                     table = file.read([column for column in (columns.label, f"{columns.image}.path") if column])
                 labels.append(_labels(table, columns, rows, path))
                 names += _names(table, columns.image, path, rows)
-            # pyarrow's errors are ValueError and OSError, besides its own.
+            # pyarrow's own errors are ValueError or OSError.
             except (OSError, ValueError) as error:
                 if isinstance(error, UsageError):
                     raise
@@ -84,23 +85,23 @@ class ImageParquet:
         highest = int(self.labels.max(initial=-1))
         self.classes = self._columns.classes or [str(label) for label in range(highest + 1)]
         if not names:
-            raise UsageError(f"{files[0]} has no row; give files that hold images.")
+            raise UsageError(f"{files[0]} has no row; give files with images.")
         self._names = PathList(names)
         self._groups = groups
         self._ends = np.cumsum([rows for _, _, rows in groups])
         self._cursor: _Cursor | None = None
 
     @property
-    def stamp(self) -> str:
-        """A hash of the files' sizes and dates."""
-        return stamp_files(self._files)
+    def files_hash(self) -> str:
+        """Hash of the files' sizes and dates."""
+        return hash_files(self._files)
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self._names)
 
     def name(self, index: int) -> str:
-        """Return the path the image had, or the file's name with the row."""
+        """Return the path that the image had, or the name of its file and its row."""
         return printable_path(self._names[index])
 
     def read(self, index: int) -> bytes:
@@ -108,22 +109,26 @@ class ImageParquet:
         group = int(np.searchsorted(self._ends, index, side="right"))
         file, row_group, rows = self._groups[group]
         number = index - int(self._ends[group]) + rows
-        place = (os.getpid(), file, row_group)
+        key = (os.getpid(), file, row_group)
         try:
-            if self._cursor is None or self._cursor.place != place or self._cursor.has_passed(number):
-                self._cursor = _Cursor(place, self._rows(file, row_group))
+            if self._cursor is None or self._cursor.key != key or self._cursor.has_passed(number):
+                self._cursor = _Cursor(key, self._rows(file, row_group))
             row = self._cursor.row(number)
         except (OSError, ValueError, StopIteration) as error:
             self._cursor = None
             raise ImageError(f"{self.name(index)}: {self._files[file]} can't be read: {error}") from None
         content = row.get("bytes") if isinstance(row, dict) else row
         if content is None:
-            raise ImageError(f"{self.name(index)}: only its path is in {self._files[file]}, not its bytes")
+            raise ImageError(f"{self.name(index)}: {self._files[file]} contains its path, but not its bytes")
         return content
+
+    def decode(self, index: int) -> npt.NDArray[np.uint8]:
+        """Return the pixels of image `index`, uint8 RGB (height, width, 3). Raises ImageError naming it."""
+        return decode_image(self.read(index), self.name(index))
 
     def _rows(self, file: int, row_group: int) -> Iterator[Any]:
         column = self._columns.image
-        # Checksums are compared where the file has them.
+        # Checksums are compared if the file has them.
         options = {"buffer_size": 1 << 20, "page_checksum_verification": True}
         with _pyarrow_parquet().ParquetFile(self._files[file], **options) as opened:
             for batch in opened.iter_batches(_ROWS, row_groups=[row_group], columns=[column], use_threads=False):
@@ -154,29 +159,29 @@ def _find_columns(schema: Any, path: Path) -> _Columns:
             raise UsageError(f"{path} has {schema.names.count(name)} columns {name}; one is needed.")
         kind = schema.field(name).type
         if name in images and not _holds_images(kind):
-            raise UsageError(f"The column {name} of {path} holds {kind}; a struct with the images' bytes is needed.")
+            raise UsageError(f"The column {name} of {path} has the type {kind}; a struct with the bytes is needed.")
         if name in labels and not re.fullmatch(r"u?int\d+", str(kind)):
-            raise UsageError(f"The column {name} of {path} holds {kind}; make class numbers of it, or leave it out.")
+            raise UsageError(f"The column {name} of {path} has the type {kind}; make it class numbers, or drop it.")
     if not labels:
         return _Columns(images[0], None, [])
     return _Columns(images[0], labels[0], list(features.get(labels[0], {}).get("names") or []))
 
 
 def _features(schema: Any, path: Path) -> dict[str, dict[str, Any]]:
-    """Return what Hugging Face's `datasets` wrote about the columns; nothing where another program wrote the file."""
+    """Return what Hugging Face's `datasets` wrote about the columns; nothing if another program wrote the file."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     try:
         features = metadata.get("info", {}).get("features", {}).items()
     except AttributeError:
         raise UsageError(
-            f"Can't read {path}: its metadata named huggingface isn't what that library writes; download it again."
+            f"Can't read {path}: its metadata called huggingface isn't what that library writes; download it again."
         ) from None
-    # A column of lists is described by a list.
+    # A list describes a column of lists.
     return {name: feature for name, feature in features if isinstance(feature, dict)}
 
 
 def _holds_images(kind: Any) -> bool:
-    """Tell whether a column of this type may hold encoded images: a struct with `bytes`, or bytes."""
+    """Return whether a column of this type may contain encoded images: a struct with `bytes`, or bytes."""
     inner = [kind.field(i).type for i in range(kind.num_fields) if kind.field(i).name == "bytes"]
     return str(inner[0] if inner else kind) in ("binary", "large_binary")
 
@@ -185,7 +190,7 @@ def _labels(table: Any, columns: _Columns, rows: int, path: Path) -> npt.NDArray
     if columns.label is None:
         return np.full(rows, -1, np.int64)
     labels = [-1 if value is None else value for value in table.column(columns.label).to_pylist()]
-    limit = len(columns.classes) or _MOST_CLASSES
+    limit = len(columns.classes) or MOST_CLASSES
     wrong = [label for label in labels if not -1 <= label < limit]
     if wrong:
         raise UsageError(

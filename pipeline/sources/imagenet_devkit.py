@@ -1,4 +1,4 @@
-"""ImageNet's development kit → the class of every validation image, which their tar doesn't tell."""
+"""ImageNet's development kit: the class of every validation image, which isn't in their tar."""
 
 import io
 import tarfile
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from simsiam.pipeline.errors import MissingError, UsageError
 
 DEVKIT = "ILSVRC2012_devkit_t12"
-"""Name of the kit, as a folder or with `.tar.gz`."""
+"""Name of the kit: the folder, or the download without `.tar.gz`."""
 _TRUTH, _SYNSETS = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 _LARGEST = 64 << 20  # bytes; meta.mat has half a megabyte
 
@@ -19,24 +19,26 @@ class GroundTruth(NamedTuple):
     classes: list[str]
     """WordNet ids such as n01440764, sorted: the order of the training set's folders."""
     labels: list[int]
-    """Place in `classes` of ILSVRC2012_val_00000001.JPEG and those after it."""
+    """Index in `classes` of ILSVRC2012_val_00000001.JPEG and those after it."""
 
 
 def refuse_devkit(devkit: Path | None) -> None:
-    """Raise UsageError when a devkit was given for a set that has no use for it."""
+    """Raise UsageError when a devkit was given for a set that doesn't need it."""
     if devkit is not None:
         raise UsageError(
-            f"The devkit {devkit} gives the classes of ImageNet's validation tar alone; leave it out for other sets."
+            f"The devkit {devkit} gives the classes of ImageNet's validation tar alone; leave it out for other sets.",
+            argument="devkit",
         )
 
 
 def read_ground_truth(devkit: Path) -> GroundTruth:
-    """Read the kit, as it is downloaded (`.tar.gz`) or unpacked.
+    """Read the kit, as downloaded (`.tar.gz`) or unpacked.
 
-    The kit numbers the classes by itself, ILSVRC2012_ID 1 to 1000 of meta.mat, in an order that is not that of the
-    WordNet ids. Synsets with children are no classes of images.
+    The kit has its own class numbers, ILSVRC2012_ID 1 to 1000 of meta.mat, in another order than that of the WordNet
+    ids. Synsets with children are not classes of images.
 
-    Raises UsageError when something in it is missing or damaged, or SciPy is, which reads MATLAB's format.
+    Raises UsageError when a part of it is missing or damaged, and MissingError when SciPy, which reads MATLAB's
+    format, isn't installed.
     """
     try:
         from scipy.io import loadmat
@@ -52,8 +54,8 @@ def read_ground_truth(devkit: Path) -> GroundTruth:
             if int(synset["num_children"]) == 0
         }
         classes = sorted(wnid_of.values())
-        place = {wnid: label for label, wnid in enumerate(classes)}
-        return GroundTruth(classes, [place[wnid_of[int(line)]] for line in truth.split()])
+        label_of = {wnid: label for label, wnid in enumerate(classes)}
+        return GroundTruth(classes, [label_of[wnid_of[int(line)]] for line in truth.split()])
     # SciPy raises nearly anything on damaged input.
     except Exception as error:
         raise UsageError(f"The devkit {devkit} is damaged ({error!r}); download it again.") from None
@@ -73,6 +75,6 @@ def _read_parts(devkit: Path) -> tuple[bytes, bytes]:
                         found[part] = file.read()
             return found[_TRUTH], found[_SYNSETS]
     except KeyError as error:
-        raise UsageError(f"The devkit {devkit} holds no {error.args[0]}; give {DEVKIT}.tar.gz.") from None
+        raise UsageError(f"The devkit {devkit} has no {error.args[0]}; give {DEVKIT}.tar.gz.") from None
     except (OSError, EOFError, tarfile.TarError) as error:
         raise UsageError(f"Can't read the devkit {devkit}: {error}; give {DEVKIT}.tar.gz.") from None

@@ -1,36 +1,35 @@
-"""What a user calls a set of images → its records: a folder, ImageNet's tars, WebDataset shards, parquet, `.beton`."""
+"""Opening a set of images to convert or verify: a folder, ImageNet's tars, WebDataset, parquet files, a `.beton`."""
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from simsiam.pipeline.errors import ForeignFileError, UsageError
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.sources.imagenet_devkit import refuse_devkit
 
-Progress = Callable[[int, int], None]
-
-_WAY_OUT = "give a folder, tars, parquet files or a .beton file"
+_ADVICE = "give a folder, tars, parquet files or a .beton file"
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 
 def open_records(path: str | Path, *, devkit: Path | None = None, progress: Progress | None = None) -> Records:
-    """Open a set of images without reading one; its kind is told by its content.
+    """Open a set of images without reading any; its kind is recognised by its content.
 
     - a folder of images, whose sub-folders are the classes, or of tars, or of parquet files;
-    - ImageNet as it is downloaded: the tar of class tars, or the tar of validation images with `devkit`, by default
-      the one that lies beside it;
-    - WebDataset shards, tars of `KEY.jpg` and `KEY.cls`, or a tar of a folder of images;
-    - parquet files of images as Hugging Face writes them;
+    - ImageNet as downloaded: the tar of class tars, or the tar of validation images with its `devkit`, by default the
+      one in the same folder;
+    - WebDataset shards, which are tars of `KEY.jpg` and `KEY.cls`, or a tar of a folder of images;
+    - parquet files of images, as Hugging Face writes them;
     - a `.beton`.
 
-    Several files are given by a folder, by `*` and `?`, or by the braces of a shell, as in `train-{0000..0146}.tar`.
-    `progress` is called with the tars listed and their number.
+    Several files are given by their folder, by `*` and `?`, or by braces as in a shell: `train-{0000..0146}.tar`.
+    `progress` is called with (done, total) tars while they are listed.
 
-    Raises UsageError, in one sentence with the way out.
+    Raises UsageError, in one sentence that says what would help.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -41,7 +40,7 @@ def open_records(path: str | Path, *, devkit: Path | None = None, progress: Prog
 def _open_files(files: Sequence[Path], devkit: Path | None, progress: Progress | None) -> Records:
     for file in files:
         if not file.is_file():
-            raise UsageError(f"There is no folder or file {file}; {_WAY_OUT}.")
+            raise UsageError(f"There is no folder or file {file}; {_ADVICE}.")
     parquet = all(_is_parquet(file) for file in files)
     if parquet or (len(files) == 1 and not _is_tar(files[0])):
         refuse_devkit(devkit)
@@ -65,8 +64,8 @@ def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -
         kinds = images + [file.name for file in (*parquet[:1], *tars[:1])]
         if len(kinds) > 1:
             raise UsageError(
-                f"{folder} holds {' and '.join(kinds)}, and only one kind can be meant: give the archives as"
-                f" '{folder}/*{(parquet or tars)[0].suffix}', or move away what isn't meant."
+                f"{folder} holds {' and '.join(kinds)}, but only one kind can be read: give the archives as"
+                f" '{folder}/*{(parquet or tars)[0].suffix}', or move the others away."
             )
         if archives := parquet or tars:
             return _open_files(archives, devkit, progress)
@@ -75,7 +74,7 @@ def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -
             return FolderRecords(root, listing)
     except OSError:
         pass
-    return ImageFolder(folder)  # it refuses, and says what is wrong with the folder
+    return ImageFolder(folder)  # raises, and says what is wrong with the folder
 
 
 def _open_beton(file: Path) -> Records:
@@ -84,7 +83,7 @@ def _open_beton(file: Path) -> Records:
     try:
         return Beton(file)
     except ForeignFileError:
-        raise UsageError(f"{file} is no tar, parquet or .beton file; {_WAY_OUT}.") from None
+        raise UsageError(f"{file} is no tar, parquet or .beton file; {_ADVICE}.") from None
 
 
 def _open_parquet(files: Sequence[Path]) -> Records:
@@ -99,9 +98,9 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _is_tar(file: Path) -> bool:
-    """Tell a tar by the mark of its first header (POSIX and GNU have it alike), an older or damaged one by its name.
+    """Return whether a file is a tar, by the magic of its first header, or by its name if it is older or damaged.
 
-    What is compressed is taken for a tar, too, and refused as such.
+    A compressed file counts as a tar, and is refused as such later.
     """
     from simsiam.pipeline.sources.tar_index import unpacker
 
@@ -111,26 +110,26 @@ def _is_tar(file: Path) -> bool:
 
 
 def _expand(path: Path) -> list[Path]:
-    """Return the files a pattern stands for: those of braces in their order, those of `*` and `?` sorted.
+    """Return the files that match a pattern: braces expand in their order, `*` and `?` in sorted order.
 
-    A folder that there is is called what it is called.
+    Only the last part is a pattern if the folder before it exists.
     """
     folder = path.parent if path.parent.is_dir() else None
     patterns = [folder / name for name in _expand_braces(path.name)] if folder else map(Path, _expand_braces(str(path)))
     files = [file for one in patterns for file in (_matching(one) if re.search(r"[*?\[]", one.name) else [one])]
     if not files:
-        raise UsageError(f"No file is called like {path}; {_WAY_OUT}.")
+        raise UsageError(f"No file is called like {path}; {_ADVICE}.")
     return files
 
 
 def _archives(pattern: Path) -> list[Path]:
-    """Return the files of a folder with this ending; none where there are but links that lead nowhere."""
+    """Return the files of a folder with this ending; none if all of them are dangling links."""
     found = [path for path in _matching(pattern) if not path.is_dir()]
     return found if any(path.is_file() for path in found) else []
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """Return what a shell would: hidden names only to a pattern that begins with a dot."""
+    """Return what a shell would: hidden names only if the pattern starts with a dot."""
     hidden = pattern.name.startswith(".")
     return sorted(path for path in pattern.parent.glob(pattern.name) if hidden or not path.name.startswith("."))
 

@@ -1,20 +1,20 @@
-"""Open images to train on: a folder of images, or a `.beton` file."""
+"""Opening a set of images to load crops from: a folder of images, or a `.beton` file."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Source
 
 
-def open_source(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> Source:
+def open_source(path: str | Path, *, progress: Progress | None = None) -> Source:
     """Open an image folder or a `.beton` file.
 
-    `progress(done, total)` is called while a folder is scanned; a `.beton` opens at once.
+    `progress` is called with (done, total) images while a folder is scanned.
 
-    Raises UsageError, in one sentence with the way out, when `path` is neither or holds no image.
+    Raises UsageError, in one sentence that says what would help, when `path` is neither or has no image.
     """
-    # Imported here so that reading one kind needs nothing of the other.
+    # Imported here, so that one kind doesn't need the other's packages.
     path = Path(path).expanduser()
     if path.is_dir():
         from simsiam.pipeline.sources.image_folder import ImageFolder

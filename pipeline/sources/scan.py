@@ -1,9 +1,9 @@
-"""The files of a folder → height and width of each, or why it can't be read; opens only what a cache doesn't know."""
+"""Scan of a folder: height and width of each file, or why it can't be read; opens only files that aren't cached."""
 
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,21 +13,20 @@ from PIL import Image
 
 from simsiam.pipeline.decode import rgb_pixels
 from simsiam.pipeline.paths import printable_path
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.sources.folder_walk import FolderListing
 from simsiam.pipeline.sources.scan_cache import load_sizes, save_sizes
+from simsiam.pipeline.worker_count import available_cores
 from simsiam.pipeline.worker_pool import ordered_map
 
-Progress = Callable[[int, int], None]
-"""Called with the number of files done and the number of all files."""
-
 _CHUNK = 64
-"""Files that a worker looks at for one message."""
+"""Files per message between processes."""
 _WORTH_A_WORKER = 500
-"""Files below which another process costs more than it saves: about 0.05 s of work."""
+"""Files that make another process worth its cost: about 0.05 s of work."""
 _MAX_WORKERS = 16
-"""Processes at most where no number is asked for; each opens thousands of files per second, so a disk has enough."""
+"""Most processes by default; each opens thousands of files per second, so more would wait for the disk."""
 
-# The last bytes of a complete file, where the format has such: end-of-image marker, IEND chunk with checksum, trailer.
+# Last bytes of a complete file, if the format has such: end-of-image marker, IEND chunk with checksum, trailer.
 _END = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"\0\0\0\0IEND\xaeB`\x82", "GIF": b";"}
 
 
@@ -36,10 +35,11 @@ def scan(
 ) -> tuple[npt.NDArray[np.int32], dict[int, str]]:
     """Return height and width in pixels as stored, int32 (n, 2), and for each broken file, of size 0, the reason.
 
-    Reads headers only, save for files whose end looks cut off or whose format has no end marker: those are decoded.
-    `workers` processes do it, None: as many as there are cores; a few files are looked at in this process.
-    With `cache`, sizes are kept from one scan to the next, what was done before an interruption included. Broken
-    files are looked at in every scan, since what was wrong need not have been the file (a permission, a limit).
+    Only headers are read, but a file that looks truncated, or whose format has no end marker, is decoded. `workers`
+    processes do it, by default one for each core up to 16; a few files are scanned in this process. With `cache`, sizes
+    are kept from one scan to the next, also if a scan is interrupted. Broken files are opened again in every scan,
+    since the fault need not have been the file's (a permission, a limit). `progress` is called with (done, total)
+    files.
     """
     paths = listing.paths
     sizes = load_sizes(root, listing) if cache else np.zeros((len(paths), 2), np.int32)
@@ -68,14 +68,14 @@ def scan(
 def _inspect(
     root: Path, listing: FolderListing, unknown: npt.NDArray[np.intp], workers: int | None
 ) -> Generator[list[tuple[int, int] | str], None, None]:
-    """Yield size or reason of the files `unknown`, chunk by chunk."""
+    """Yield the size of each of the files `unknown`, or why it is broken, chunk by chunk."""
 
     def chunk_paths(chunk: int) -> list[bytes]:
         return [listing.paths[int(index)] for index in unknown[chunk * _CHUNK : (chunk + 1) * _CHUNK]]
 
     def inspect_chunk(chunk: int) -> list[tuple[int, int] | str]:
         with warnings.catch_warnings():
-            # Pillow warns of odd metadata and of half the bomb limit; we ask only whether the image can be read.
+            # Pillow warns of odd metadata and above half the bomb limit; here only errors count.
             warnings.simplefilter("ignore")
             return [_size_or_reason(root / os.fsdecode(path)) for path in chunk_paths(chunk)]
 
@@ -85,7 +85,7 @@ def _inspect(
 
     chunks = -(-len(unknown) // _CHUNK)
     if workers is None:
-        workers = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+        workers = min(available_cores(), _MAX_WORKERS)
     workers = min(workers, len(unknown) // _WORTH_A_WORKER)
     if workers > 1:
         yield from ordered_map(inspect_chunk, chunks, workers, name)
@@ -99,7 +99,7 @@ def _size_or_reason(path: Path) -> tuple[int, int] | str:
             return _checked_size(file)
     except Image.UnidentifiedImageError:
         return "not an image in any format Pillow reads"
-    # Pillow's format plugins raise nearly anything on damaged input: OSError, SyntaxError, struct.error, …
+    # Pillow's plugins raise nearly anything on damaged input: OSError, SyntaxError, struct.error, …
     except Exception as error:
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
 

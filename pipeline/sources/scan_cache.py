@@ -1,4 +1,4 @@
-"""The sizes found in an earlier scan of a folder, kept on disk → those that still hold."""
+"""Cache of folder scans: image sizes found before, kept on disk, as long as the files don't change."""
 
 import contextlib
 import hashlib
@@ -16,23 +16,23 @@ _FORMAT = "simsiam scan 1"
 
 
 def scan_cache_file(root: Path) -> Path:
-    """Return where the scan of the folder `root` is kept: below `$XDG_CACHE_HOME`, or `~/.cache`.
+    """Return the file that the scan of the folder `root` is kept in, below `$XDG_CACHE_HOME` or `~/.cache`.
 
-    Links in `root` are resolved first, so that every name of a folder leads to one file. Raises RuntimeError when
-    there is no home folder.
+    Links in `root` are resolved, so that all names of a folder lead to one file. Raises RuntimeError when there is no
+    home folder.
     """
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG base directory specification asks to ignore a relative path.
+    # The XDG base directory specification says to ignore a relative path.
     folder = given if given.is_absolute() else Path.home() / ".cache"
     key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
     return folder / "simsiam" / "scans" / f"{key}.npz"
 
 
 def load_sizes(root: Path, listing: FolderListing) -> npt.NDArray[np.int32]:
-    """Return height and width of the files of `listing` known from an earlier scan, int32 (n, 2); 0 where unknown.
+    """Return height and width of the files of `listing` from an earlier scan, int32 (n, 2); 0 if unknown.
 
-    A size holds as long as the file has the same path below `root`, length and modification time. A cache that is
-    missing, damaged or another program's means that nothing is known.
+    A size is valid as long as the file has the same path below `root`, length and modification time. If the cache is
+    missing, damaged or of another version, all sizes are unknown.
     """
     sizes = np.zeros((len(listing.paths), 2), np.int32)
     try:
@@ -47,8 +47,8 @@ def load_sizes(root: Path, listing: FolderListing) -> npt.NDArray[np.int32]:
         return sizes
     if marks.shape != (len(paths), 2) or known.shape != (len(paths), 2):
         return sizes
-    place = {path: index for index, path in enumerate(paths)}
-    row = np.fromiter((place.get(path, -1) for path in listing.paths), np.int64, len(listing.paths))
+    row_of = {path: row for row, path in enumerate(paths)}
+    row = np.fromiter((row_of.get(path, -1) for path in listing.paths), np.int64, len(listing.paths))
     seen = np.flatnonzero(row >= 0)
     same = seen[(marks[row[seen]] == _marks(listing)[seen]).all(axis=1)]
     sizes[same] = known[row[same]]
@@ -58,7 +58,7 @@ def load_sizes(root: Path, listing: FolderListing) -> npt.NDArray[np.int32]:
 def save_sizes(root: Path, listing: FolderListing, sizes: npt.NDArray[np.int32]) -> None:
     """Keep the sizes, int32 (n, 2), of the files of `listing`; those that are 0 stay unknown.
 
-    Where the cache can't be written, nothing is kept, and the next scan opens every file again.
+    If the cache can't be written, nothing is kept, and the next scan opens every file again.
     """
     with contextlib.suppress(OSError, RuntimeError):
         file = scan_cache_file(root)
@@ -74,5 +74,5 @@ def save_sizes(root: Path, listing: FolderListing, sizes: npt.NDArray[np.int32])
 
 
 def _marks(listing: FolderListing) -> npt.NDArray[np.int64]:
-    """What a change of a file would change: its length and modification time, int64 (n, 2)."""
+    """Return length and modification time of each file, int64 (n, 2)."""
     return np.stack([listing.file_bytes, listing.modified_ns], axis=-1)

@@ -1,4 +1,4 @@
-"""Hashes of a source: of its files, from sizes and dates, and of its images, from sizes, labels and names."""
+"""Hashes of a source: of its files, from their sizes and dates, and of its images, from sizes, labels and names."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,25 +9,25 @@ import numpy.typing as npt
 
 from simsiam.pipeline.source import Source
 
-_NAMES = 1000  # evenly spread: asking for each of a million names would take seconds
+_NAMES = 1000  # evenly spread: hashing each of a million names would take seconds
 
 
-def stamp_files(files: Iterable[Path]) -> str:
-    """Return the stamp of files in this order. Raises OSError when one of them is gone."""
+def hash_files(files: Iterable[Path]) -> str:
+    """Return the hash of the sizes and dates of files, in this order. Raises OSError when one doesn't exist."""
     status = [file.stat() for file in files]
-    return stamp(np.array([one.st_size for one in status]), np.array([one.st_mtime_ns for one in status]))
+    return hash_file_stats(np.array([one.st_size for one in status]), np.array([one.st_mtime_ns for one in status]))
 
 
-def stamp(file_bytes: npt.NDArray[np.int64], modified_ns: npt.NDArray[np.int64]) -> str:
-    """Return the stamp of files of which sizes in bytes and modification times in nanoseconds are known, both (n,)."""
+def hash_file_stats(file_bytes: npt.NDArray[np.int64], modified_ns: npt.NDArray[np.int64]) -> str:
+    """Return the hash of files with these sizes in bytes and modification times in nanoseconds, both (n,)."""
     return hashlib.sha256(np.stack([file_bytes, modified_ns]).astype("<i8").tobytes()).hexdigest()
 
 
-def fingerprint(source: Source) -> str:
-    """Return a hash of the images' sizes, labels, classes, and of the file names of up to 1,000 of them.
+def hash_images(source: Source) -> str:
+    """Return a hash of the images' sizes, labels and classes, and of the file names of up to 1,000 of them.
 
-    The folder they lie in plays no part, so images may be moved. It takes 20 ms for a million images, and so can't
-    see a change of the pixels alone.
+    Their folder doesn't matter, so the images may be moved. A change of pixels alone isn't noticed; the hash takes
+    20 ms for a million images.
     """
     count = len(source)
     some = np.unique(np.linspace(0, count - 1, min(count, _NAMES)).astype(np.int64)).tolist()

@@ -1,4 +1,4 @@
-"""A number of images → a source of so many that lie nowhere: what the synthetic loader plans its steps by."""
+"""A source of images that don't exist, for the synthetic loader, which needs only their number and size."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ import numpy.typing as npt
 from simsiam.pipeline.errors import RunError
 
 
-class ReadyImages:
+class SyntheticSource:
     """A `Source` of unlabelled images of 375 × 500 pixels, ImageNet's usual size, which can't be read."""
 
     classes: Sequence[str] = ()
     broken: Sequence[tuple[str, str]] = ()
-    place = ""
-    stamp = ""
+    name_prefix = ""
+    files_hash = ""
 
     def __init__(self, count: int) -> None:
         self.sizes: npt.NDArray[np.int32] = np.tile(np.array([375, 500], np.int32), (count, 1))
@@ -27,8 +27,8 @@ class ReadyImages:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """Return what to call image `index`."""
-        return f"ready image {index}"
+        """Return the name of image `index`."""
+        return f"synthetic image {index}"
 
     def read(self, index: int) -> bytes:
         """Raise RunError: there is nothing to read."""

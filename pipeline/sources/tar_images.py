@@ -1,4 +1,4 @@
-"""The members of one or many tars → encoded images with labels, read in place from the tar."""
+"""Images in one or many tars, read in place."""
 
 import os
 from collections.abc import Sequence
@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.paths import PathList, printable_path
-from simsiam.pipeline.sources.source_hash import stamp_files
+from simsiam.pipeline.sources.source_hash import hash_files
 
 
 class TarImages:
-    """Images that lie in tars, each a run of bytes of one of them; `Records`."""
+    """Images in tars, each a range of bytes of one tar; `Records`."""
 
     labels: npt.NDArray[np.int64]
     classes: Sequence[str]
     broken: Sequence[tuple[str, str]]
-    place = ""
+    name_prefix = ""
 
     def __init__(
         self,
@@ -31,15 +32,15 @@ class TarImages:
         classes: Sequence[str],
         broken: Sequence[tuple[str, str]],
     ) -> None:
-        """Take the place in `tars`, offset, length, name and label of every image, all (n,)."""
+        """Take the index in `tars`, offset, length, name and label of every image, all (n,)."""
         self._tars, self._tar_of, self._offsets, self._lengths, self._names = tars, tar_of, offsets, lengths, names
         self.labels, self.classes, self.broken = labels, classes, broken
         self._open: tuple[int, int, int] | None = None
 
     @property
-    def stamp(self) -> str:
-        """A hash of the files' sizes and dates."""
-        return stamp_files(dict.fromkeys(self._tars))
+    def files_hash(self) -> str:
+        """Hash of the files' sizes and dates."""
+        return hash_files(dict.fromkeys(self._tars))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -60,8 +61,12 @@ class TarImages:
             raise ImageError(f"{self.name(index)}: {self._tars[self._tar_of[index]]} has become shorter")
         return content
 
+    def decode(self, index: int) -> npt.NDArray[np.uint8]:
+        """Return the pixels of image `index`, uint8 RGB (height, width, 3). Raises ImageError naming it."""
+        return decode_image(self.read(index), self.name(index))
+
     def _file(self, tar: int) -> int:
-        # One at a time, since there may be more shards than a process may open; and each process its own.
+        # One tar at a time, since there may be more shards than a process may open; each process opens its own.
         if self._open is None or self._open[:2] != (os.getpid(), tar):
             if self._open is not None:
                 os.close(self._open[2])

@@ -1,4 +1,4 @@
-"""A tar file → where each regular file in it lies: nothing is unpacked, and no name in it is ever used as a path."""
+"""Index of a tar: offset and length of each regular file; nothing is unpacked, and no name is used as a path."""
 
 import os
 import tarfile
@@ -14,7 +14,7 @@ from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.paths import PathList, printable_path
 
 _BLOCK = tarfile.BLOCKSIZE
-_MOST_AT_ONCE = 1 << 20  # bytes; a header needs 512, a long name a little more
+_LARGEST_READ = 1 << 20  # bytes; a header needs 512, a long name a little more
 _UNPACKERS = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link",
@@ -27,30 +27,30 @@ _KINDS = {
 
 
 class TarIndex(NamedTuple):
-    """The members of a tar that are plain files, in its order."""
+    """The members of a tar that are regular files, in its order."""
 
     names: PathList
     offsets: npt.NDArray[np.int64]
-    """First byte of each member in the file that holds the tar, (n,)."""
+    """Offset of each member in the file that contains the tar, (n,)."""
     lengths: npt.NDArray[np.int64]
-    """Bytes of each member, (n,)."""
+    """Length of each member in bytes, (n,)."""
     refused: list[tuple[bytes, str]]
-    """Name and reason of members that are something else, or whose name leads out of the tar."""
+    """Name and reason of members that aren't regular files, or whose name leads out of the tar."""
 
 
 def unpacker(head: bytes) -> str | None:
-    """Return the program that unpacks a compressed file with these first bytes; None when it isn't compressed."""
+    """Return the program that unpacks a compressed file with these first bytes; None if it isn't compressed."""
     return next((program for mark, program in _UNPACKERS.items() if head.startswith(mark)), None)
 
 
 def index_tar(path: Path, start: int = 0, end: int | None = None, inner: str = "") -> TarIndex:
-    """Read the headers of a tar: the whole file, or the bytes from `start` to `end` where the tar `inner` lies in it.
+    """Read the headers of a tar: of a whole file, or of the tar `inner` in the bytes from `start` to `end`.
 
-    Folders and hidden files are passed over. Takes 0.05 ms a member, whatever its size. Raises UsageError when the
-    bytes are no tar, are compressed, damaged, or cut short, be it only by the end mark, or are several tars joined,
-    of which the others would go unseen.
+    Folders and hidden files are skipped. Takes 0.05 ms per member of any size. Raises UsageError when the bytes are no
+    tar, are compressed, damaged or truncated, even if only the end mark is missing, or are several tars joined, of
+    which only the first would be seen.
     """
-    where = f"{path}, in it {inner}" if inner else str(path)
+    where = f"{inner} in {path}" if inner else str(path)
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -63,19 +63,19 @@ def index_tar(path: Path, start: int = 0, end: int | None = None, inner: str = "
                 index = _read_members(tar, start, end - start)
                 stopped = tar.offset  # pyright: ignore[reportAttributeAccessIssue]
         except tarfile.ReadError as error:
-            raise UsageError(f"{where} is no tar, or is cut short ({error}); {_way_out(window)}.") from None
-        # tarfile takes the end of the file, and damaged headers behind the first, for the end of the archive.
+            raise UsageError(f"{where} is no tar, or is truncated ({error}); {_advice(window)}.") from None
+        # tarfile mistakes the end of the file, and damaged headers behind the first, for the end of the archive.
         window.seek(stopped)
         if window.read(_BLOCK) != bytes(_BLOCK):
             raise UsageError(
-                f"{where} is damaged or cut short: {_after(index.names)}, and {stopped} bytes, there is neither a file"
+                f"{where} is damaged or truncated: {_after(index.names)}, and {stopped} bytes, there is neither a file"
                 " nor the end mark; download or copy it again."
             )
-        while part := window.read(_MOST_AT_ONCE):
+        while part := window.read(_LARGEST_READ):
             if part.count(0) != len(part):
                 raise UsageError(
-                    f"{where} goes on behind its end mark, which comes {_after(index.names)}: give tars that were"
-                    " joined one by one."
+                    f"{where} has data behind its end mark, which is {_after(index.names)}: if several tars were"
+                    " joined, give them one by one."
                 )
         return index
     finally:
@@ -83,12 +83,12 @@ def index_tar(path: Path, start: int = 0, end: int | None = None, inner: str = "
 
 
 def _read_members(tar: tarfile.TarFile, start: int, size: int) -> TarIndex:
-    """Read all headers of a tar of `size` bytes that lies at `start`."""
+    """Read all headers of a tar of `size` bytes at the offset `start`."""
     names, refused = [], []
     offsets, lengths = array("q"), array("q")
     try:
         while (member := tar.next()) is not None:
-            # It remembers every member, at 1 kB each.
+            # tarfile would keep every member, at 1 kB each.
             tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
             name = os.fsencode(member.name.removeprefix("./"))
             if member.isdir() or name.rpartition(b"/")[2].startswith(b"."):
@@ -113,17 +113,17 @@ def _after(names: Sequence[bytes]) -> str:
 
 def _refusal(member: tarfile.TarInfo, name: bytes) -> str | None:
     if not member.isreg() or member.issparse():
-        return f"{_KINDS.get(member.type, 'something other')}, not a plain file"
+        return f"{_KINDS.get(member.type, 'something else')}, not a regular file"
     if name.startswith(b"/"):
         return "its name is an absolute path"
     if b".." in name.split(b"/"):
         return "its name leads out of the archive"
     if b"\0" in name:
-        return "its name has a zero byte in it"
+        return "its name contains a zero byte"
     return None
 
 
-def _way_out(window: "_Window") -> str:
+def _advice(window: "_Window") -> str:
     window.seek(0)
     program = unpacker(window.read(_BLOCK))
     return f"it is compressed: unpack it with {program} first" if program else "download or copy it again"
@@ -134,22 +134,22 @@ class _Window:
 
     def __init__(self, file: int, start: int, end: int) -> None:
         self._file, self._start, self._end = file, start, end
-        self._place = start
+        self._position = start
 
     def read(self, size: int) -> bytes:
-        """Read on, at most `size` bytes."""
-        if size > _MOST_AT_ONCE:
+        """Read up to `size` bytes."""
+        if size > _LARGEST_READ:
             raise tarfile.ReadError(f"a name of {size} bytes")
-        left = self._end - self._place
-        # A damaged header may lead anywhere, further than a file can be.
-        part = os.pread(self._file, min(size, left), self._place) if left > 0 <= self._place else b""
-        self._place += len(part)
+        left = self._end - self._position
+        # A damaged header may lead anywhere, even further than a file can reach.
+        part = os.pread(self._file, min(size, left), self._position) if left > 0 <= self._position else b""
+        self._position += len(part)
         return part
 
-    def seek(self, place: int) -> None:
-        """Go to a place of the window."""
-        self._place = self._start + place
+    def seek(self, offset: int) -> None:
+        """Go to an offset in the window."""
+        self._position = self._start + offset
 
     def tell(self) -> int:
-        """Return the place in the window."""
-        return self._place - self._start
+        """Return the offset in the window."""
+        return self._position - self._start

@@ -1,8 +1,8 @@
-"""One or many tars → their images with classes, as the layout has it: ImageNet's, WebDataset's, or a folder's."""
+"""Layout of one or many tars: which members are images, and of which class; ImageNet's, WebDataset's or a folder's."""
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.paths import PathList, printable_path
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS
 from simsiam.pipeline.sources.image_folder import classes_and_labels
 from simsiam.pipeline.sources.imagenet_devkit import DEVKIT, read_ground_truth, refuse_devkit
 from simsiam.pipeline.sources.tar_images import TarImages
 from simsiam.pipeline.sources.tar_index import TarIndex, index_tar
 from simsiam.pipeline.sources.webdataset_shards import read_samples
+from simsiam.pipeline.worker_count import available_cores
 from simsiam.pipeline.worker_pool import ordered_map
 
 _ENDINGS = tuple(f".{ending}".encode() for ending in IMAGE_ENDINGS)
@@ -33,28 +35,27 @@ class _Members(NamedTuple):
     broken: list[tuple[str, str]]
 
 
-def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Callable[[int, int], None] | None) -> TarImages:
+def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Progress | None) -> TarImages:
     """List the tars, several at a time, and find the images' classes. Nothing is unpacked.
 
     - Tars in a tar are ImageNet's training set: each is a class.
     - `ILSVRC2012_val_00000001.JPEG` and so on are its validation set: their classes come from `devkit`.
-    - Beside images, `KEY.cls` holds the class of `KEY.jpg` as a number, as in WebDataset: `webdataset_shards` says
-      more.
-    - Otherwise it is a folder in a tar: the folders of the first level, below those that all images share, are the
-      classes.
+    - With `.cls` files it is WebDataset: `KEY.cls` contains the class of `KEY.jpg` as a number, see
+      `webdataset_shards`.
+    - Otherwise it is a folder: the folders of the first level, below those that all images share, are the classes.
 
-    Raises UsageError when a tar is damaged, there is no image in them, or the devkit is missing.
+    Raises UsageError when a tar is damaged or there is no image in them, and MissingError when the devkit is missing.
     """
     indices = _index_all([(tar, 0, None, "") for tar in tars], progress)
     if any(name.endswith(b".tar") for index in indices for name in index.names):
         tars, indices = _open_inner(tars, indices, progress)
     members = _join(indices)
-    images = np.array([place for place, name in enumerate(members.names) if name.lower().endswith(_ENDINGS)], np.int64)
+    images = np.array([i for i, name in enumerate(members.names) if name.lower().endswith(_ENDINGS)], np.int64)
     if not len(images):
         raise UsageError(
             f"There is no image in {tars[0]}; images are the files that end in {', '.join(IMAGE_ENDINGS)}."
         )
-    names = [members.names[place] for place in images]
+    names = [members.names[index] for index in images]
     broken = members.broken
     validation = all(_VALIDATION.fullmatch(name) for name in names)
     if not validation:
@@ -64,7 +65,7 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Callable[[int
     elif any(name.endswith(b".cls") for name in members.names):
         samples = read_samples(tars, members.names, members.tar_of, members.offsets, members.lengths, images)
         images, classes, labels = samples.images, samples.classes, samples.labels
-        names = [members.names[place] for place in images]
+        names = [members.names[index] for index in images]
         broken = broken + samples.broken
     else:
         classes, labels = classes_and_labels(PathList(_below_shared_folder(names)))
@@ -80,18 +81,16 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Callable[[int
     )
 
 
-def _index_all(
-    parts: Sequence[tuple[Path, int, int | None, str]], progress: Callable[[int, int], None] | None
-) -> list[TarIndex]:
-    """List tars, each a file or a part of one, in processes where there are several."""
+def _index_all(parts: Sequence[tuple[Path, int, int | None, str]], progress: Progress | None) -> list[TarIndex]:
+    """List tars, each a file or a part of one; several of them in worker processes."""
 
     def index(task: int) -> TarIndex | str:
         try:
             return index_tar(*parts[task])
-        except UsageError as error:  # told by this process, not by the pool
+        except UsageError as error:  # raised below, in this process
             return str(error)
 
-    workers = min(len(os.sched_getaffinity(0)), len(parts))
+    workers = min(available_cores(), len(parts))
     if workers > 1:
         results = ordered_map(index, len(parts), workers, lambda task: str(parts[task][0]))
     else:
@@ -107,15 +106,15 @@ def _index_all(
 
 
 def _open_inner(
-    tars: Sequence[Path], indices: list[TarIndex], progress: Callable[[int, int], None] | None
+    tars: Sequence[Path], indices: list[TarIndex], progress: Progress | None
 ) -> tuple[list[Path], list[TarIndex]]:
-    """List the tars that lie in tars; their members are named CLASS/NAME."""
-    places, folders, refused = [], [], []
+    """List the tars in tars; their members get the names CLASS/NAME."""
+    parts, folders, refused = [], [], []
     for tar, index in zip(tars, indices, strict=True):
         refused += index.refused
         for name, offset, length in zip(index.names, index.offsets.tolist(), index.lengths.tolist(), strict=True):
             if name.endswith(b".tar"):
-                places.append((tar, offset, offset + length, printable_path(name)))
+                parts.append((tar, offset, offset + length, printable_path(name)))
                 folders.append(name.removesuffix(b".tar").rpartition(b"/")[2])
             elif name.lower().endswith(_ENDINGS):
                 refused.append((name, "an image beside tars of classes has no class"))
@@ -124,14 +123,14 @@ def _open_inner(
             names=PathList(folder + b"/" + name for name in index.names),
             refused=[(folder + b"/" + name, reason) for name, reason in index.refused],
         )
-        for folder, index in zip(folders, _index_all(places, progress), strict=True)
+        for folder, index in zip(folders, _index_all(parts, progress), strict=True)
     ]
     inner[0].refused[:0] = refused
-    return [tar for tar, *_ in places], inner
+    return [tar for tar, *_ in parts], inner
 
 
 def _join(indices: list[TarIndex]) -> _Members:
-    tar_of = [np.full(len(index.names), place, np.int32) for place, index in enumerate(indices)]
+    tar_of = [np.full(len(index.names), number, np.int32) for number, index in enumerate(indices)]
     return _Members(
         [name for index in indices for name in index.names],
         np.concatenate(tar_of),
@@ -148,18 +147,19 @@ def _validation_classes(names: list[bytes], tar: Path, devkit: Path | None) -> t
     if devkit is None:
         raise MissingError(
             f"{tar} holds ImageNet's validation images, whose classes are in the development kit: put"
-            f" {DEVKIT}.tar.gz beside it, or give it with --devkit."
+            f" {DEVKIT}.tar.gz next to it, or give its path.",
+            argument="devkit",
         )
     truth = read_ground_truth(devkit)
     numbers = [int(found[1]) for name in names if (found := _VALIDATION.fullmatch(name))]
     if max(numbers) > len(truth.labels) or min(numbers) < 1:
-        raise UsageError(f"{tar} holds image {max(numbers)}, but {devkit} the classes of {len(truth.labels)}.")
+        raise UsageError(f"{tar} holds image {max(numbers)}, but {devkit} has the classes of {len(truth.labels)}.")
     return truth.classes, np.array([truth.labels[number - 1] for number in numbers], np.int64)
 
 
 def _below_shared_folder(names: list[bytes]) -> list[bytes]:
-    """Cut off the folders that all names share."""
-    # What the first and the last in order share is shared by all between.
+    """Remove the folders that all names share."""
+    # Folders that the first and the last in order share are shared by all between.
     shared = os.path.commonpath([name.rpartition(b"/")[0] for name in (min(names), max(names))])
     cut = len(shared) + 1 if shared else 0
     return [name[cut:] for name in names]

@@ -1,4 +1,4 @@
-"""The members of WebDataset shards → which are images, and the class that `KEY.cls` gives each."""
+"""WebDataset shards: which members are images, and the class that `KEY.cls` gives each."""
 
 import itertools
 import warnings
@@ -10,22 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.paths import printable_path
+from simsiam.pipeline.source import MOST_CLASSES
 
 _LONGEST_CLASS = 32  # bytes of a .cls file: a number
-_MOST_CLASSES = 1 << 20  # as a .beton may have
 
 
 class Samples(NamedTuple):
     """The images of all shards, in their order."""
 
     images: npt.NDArray[np.int64]
-    """Which members they are, (n,)."""
+    """Index of the member, (n,)."""
     labels: npt.NDArray[np.int64]
     """Class of each, (n,); -1 where there is none."""
     classes: list[str]
-    """0, 1, … up to the highest class, as there are no names in a shard."""
+    """0, 1, … up to the highest class, since shards have no class names."""
     broken: list[tuple[str, str]]
-    """Name and reason of images that were left out."""
+    """Name and reason of images that are skipped."""
 
 
 def read_samples(
@@ -36,31 +36,31 @@ def read_samples(
     lengths: npt.NDArray[np.int64],
     images: npt.NDArray[np.int64],
 ) -> Samples:
-    """Find the class of each of the members `images`; the members of a tar follow each other. Warns of unclear classes.
+    """Find the class of each of the members `images`; warn of `.cls` files that contain no class number.
 
-    A sample is what shares a shard and a name up to its first dot, the folder being part of the name (WebDataset's
-    rule); but `a.1.jpg` takes the class of `a.1.cls` where there is one. Beside `a.jpg`, an image such as `a.mask.png`
-    that has no class of its own belongs to the sample without being its picture, and is left out.
+    The members are in the order of the tars. A sample is the members of a shard whose names, with their folder, agree
+    up to the first dot (WebDataset's rule); but `a.1.jpg` has the class of `a.1.cls` if there is one. If a sample has
+    `a.jpg`, another image such as `a.mask.png` without a class of its own is not its picture, and is skipped.
     """
     kept, labels, broken, all_unclear = [], [], [], []
-    for tar, group in itertools.groupby(images.tolist(), lambda place: int(tar_of[place])):
+    for tar, group in itertools.groupby(images.tolist(), lambda member: int(tar_of[member])):
         first, last = np.searchsorted(tar_of, [tar, tar + 1])
-        classes = (place for place in range(first, last) if names[place].endswith(b".cls"))
+        classes = (member for member in range(first, last) if names[member].endswith(b".cls"))
         label_of, unclear = _read_classes(tars[tar], classes, names, offsets, lengths)
         all_unclear += unclear
-        places = list(group)
-        pictures = {_stem(names[place]) for place in places}
-        for place in places:
-            stem, key = _stem(names[place]), _key(names[place])
+        members = list(group)
+        pictures = {_stem(names[member]) for member in members}
+        for member in members:
+            stem, key = _stem(names[member]), _key(names[member])
             if stem != key and stem not in label_of and key in pictures:
-                broken.append((printable_path(names[place]), f"not the picture of its sample, {printable_path(key)}"))
+                broken.append((printable_path(names[member]), f"not the picture of its sample, {printable_path(key)}"))
                 continue
-            kept.append(place)
+            kept.append(member)
             labels.append(label_of.get(stem, label_of.get(key, -1)))
     if all_unclear:
         warnings.warn(
-            f"{all_unclear[0]} where a class number belongs; {len(all_unclear):,} such .cls"
-            f" file{'s' * (len(all_unclear) != 1)} in all, whose images get no class.",
+            f"{all_unclear[0]} instead of a class number; images whose .cls file contains no class number are"
+            f" unlabelled: {len(all_unclear):,}.",
             stacklevel=2,
         )
     return Samples(
@@ -73,21 +73,21 @@ def read_samples(
 
 def _read_classes(
     tar: Path,
-    places: Iterable[int],
+    members: Iterable[int],
     names: Sequence[bytes],
     offsets: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int64],
 ) -> tuple[dict[bytes, int], list[str]]:
-    """Read the `.cls` files of a tar: the class by the name without its ending, and what holds no number."""
+    """Read the `.cls` files of a tar; return the class by name without ending, and a note on each without a number."""
     label_of, unclear = {}, []
     with tar.open("rb", buffering=0) as file:
-        for place in places:
-            file.seek(int(offsets[place]))
-            text = file.read(min(int(lengths[place]), _LONGEST_CLASS))
-            if text.strip().isdigit() and int(text) < _MOST_CLASSES:
-                label_of[_stem(names[place])] = int(text)
-            elif text.strip() != b"-1":  # our own mark of images without one
-                unclear.append(f"{printable_path(names[place])} holds {text!r}")
+        for member in members:
+            file.seek(int(offsets[member]))
+            text = file.read(min(int(lengths[member]), _LONGEST_CLASS))
+            if text.strip().isdigit() and int(text) < MOST_CLASSES:
+                label_of[_stem(names[member])] = int(text)
+            elif text.strip() != b"-1":  # our own mark of unlabelled images
+                unclear.append(f"{printable_path(names[member])} holds {text!r}")
     return label_of, unclear
 
 

@@ -40,8 +40,8 @@ class Memory:
     """A Source of encoded images held in memory."""
 
     broken: Sequence[tuple[str, str]] = ()
-    place = ""
-    stamp = ""
+    name_prefix = ""
+    files_hash = ""
 
     def __init__(self, images: list[bytes], labels: list[int] | None = None, classes: Sequence[str] = ()) -> None:
         self.images = images

@@ -23,8 +23,8 @@ class Memory:
 
     classes: Sequence[str] = ()
     broken: Sequence[tuple[str, str]] = ()
-    place = ""
-    stamp = ""
+    name_prefix = ""
+    files_hash = ""
 
     def __init__(self, images: list[bytes]) -> None:
         self.images = images
@@ -120,7 +120,7 @@ import numpy as np
 from PIL import Image
 from simsiam.pipeline.beton.convert import convert
 class Noise:
-    classes, broken, place, stamp, labels = [], [], "", "", np.full(400, -1)
+    classes, broken, name_prefix, files_hash, labels = [], [], "", "", np.full(400, -1)
     def __len__(self): return 400
     def name(self, index): return f"noise {{index}}"
     def read(self, index):
@@ -219,7 +219,7 @@ def test_on_a_full_disk_what_is_done_is_kept_and_gone_on_with_when_there_is_room
             assert process.returncode == 1
         assert "No space left on device" in errors
         assert "free some space" in errors
-        assert f"what is done is kept in {disk}/o.part, and the same command goes on with it" in errors
+        assert f"is kept in {disk}/o.part" in errors
         assert names(disk) == ["o.part", "o.part.journal"]
         subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
         with script(disk, "pass") as process:

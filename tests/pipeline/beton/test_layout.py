@@ -41,7 +41,7 @@ def table_start(path: Path) -> int:
 def test_refuses_a_truncated_file_in_one_sentence(path, kept):
     content = path.read_bytes()
     path.write_bytes(content[: kept if kept >= 0 else len(content) + kept])
-    with pytest.raises(ValueError, match=r"is cut short|is no \.beton file") as error:
+    with pytest.raises(ValueError, match=r"truncated|no \.beton file") as error:
         Beton(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -59,7 +59,7 @@ def test_refuses_a_foreign_file(tmp_path, build, content):
 
 def test_refuses_an_interrupted_file(path):
     edit(path, HEADER, 0, alloc_table_ptr=0)
-    with pytest.raises(ValueError, match="left unfinished by an interrupted conversion"):
+    with pytest.raises(ValueError, match="unfinished"):
         Beton(path)
 
 
@@ -72,7 +72,7 @@ def test_refuses_a_file_without_images(path):
 def test_refuses_a_file_with_bytes_added(path):
     with path.open("ab") as file:
         file.write(b"tail")
-    with pytest.raises(ValueError, match="was added to"):
+    with pytest.raises(ValueError, match="appended"):
         Beton(path)
 
 
@@ -85,7 +85,7 @@ def test_refuses_an_allocation_table_within_the_metadata(path):
 @pytest.mark.parametrize("samples", [6, 100_000, 2**60])
 def test_refuses_a_count_that_does_not_fit(path, samples):
     edit(path, HEADER, 0, num_samples=samples)
-    with pytest.raises(ValueError, match=r"cut short|damaged"):
+    with pytest.raises(ValueError, match=r"truncated|damaged"):
         Beton(path)
 
 

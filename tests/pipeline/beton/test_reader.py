@@ -185,7 +185,7 @@ def test_checksums_need_a_manifest(path):
 
 def test_a_jpeg_of_another_size_than_promised_is_an_error(tmp_path, build):
     path = build(tmp_path / "f.beton", [(2, "image", [(0, 40, 21)])], JPEGS[:1])
-    with pytest.raises(ImageError, match="20×40 pixels where the file promises 21×40"):
+    with pytest.raises(ImageError, match=r"20×40 .* 21×40"):
         Beton(path).decode(0)
 
 

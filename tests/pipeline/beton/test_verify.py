@@ -232,8 +232,9 @@ def test_a_record_of_another_size_than_promised_is_broken(beton):
         Image.new("RGB", (10, 10)).save(other, "JPEG")
         file.write(other.getvalue())
     manifest_path(beton).unlink()
-    reason = f"10×10 pixels where the file promises 64×80 (image 1 of {beton})"
-    assert verify(beton, workers=1).broken == [("o.beton[1]", reason)]
+    ((name, reason),) = verify(beton, workers=1).broken
+    assert name == "o.beton[1]"
+    assert [part for part in ("10×10", "64×80", f"image 1 of {beton}") if part not in reason] == []
 
 
 def test_an_unfinished_file_is_broken(beton):
@@ -249,7 +250,7 @@ def test_an_unfinished_file_is_broken(beton):
 def test_nothing_there_and_no_worker_are_refused(tmp_path, folder):
     with pytest.raises(UsageError, match="There is no"):
         verify(tmp_path / "none")
-    with pytest.raises(UsageError, match="at least one worker"):
+    with pytest.raises(UsageError, match="workers is 0"):
         verify(folder, workers=0)
 
 
@@ -259,8 +260,9 @@ def test_a_tar_whose_classes_are_missing_is_not_called_broken(tmp_path):
         member = tarfile.TarInfo("ILSVRC2012_val_00000001.JPEG")
         member.size = len(jpeg(0))
         file.addfile(member, io.BytesIO(jpeg(0)))
-    with pytest.raises(MissingError, match="give it with --devkit"):
+    with pytest.raises(MissingError, match="development kit") as caught:
         verify(tar)
+    assert caught.value.argument == "devkit"
 
 
 def test_a_tar_cut_short_is_one_broken_thing(folder, tmp_path):

@@ -13,6 +13,7 @@ from simsiam.pipeline.beton.layout import ALLOCATION, HEADER, SMALLEST_PAGE_SIZE
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge
 from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import UsageError
 
 PAGE = SMALLEST_PAGE_SIZE
 
@@ -116,8 +117,9 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path):
 def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
     path = tmp_path / "f.beton"
     write(path, [jpeg(0)])
-    with pytest.raises(ValueError, match="exists"):
+    with pytest.raises(UsageError, match="exists") as caught:
         BetonWriter(path, 1)
+    assert caught.value.argument == "overwrite"
     write(path, [jpeg(1)], overwrite=True)
     assert Beton(path).read(0) == jpeg(1)
 

@@ -202,7 +202,7 @@ def test_dali_failing_on_good_images_is_an_error_and_no_silent_change_of_backend
         raise MemoryError("out of memory")
 
     monkeypatch.setattr(DaliPipeline, "feed", fail)
-    with pytest.raises(RunError, match=r"step 0 of epoch 0 \(out of memory\), .*; use the torch backend"):
+    with pytest.raises(RunError, match=r"step 0 of epoch 0 \(out of memory\)"):
         list(loader.epoch(0))
     loader.close()
 
@@ -295,5 +295,5 @@ def test_twenty_loaders_one_after_the_other_leave_no_memory(pictures: ImageFolde
 
 @pytest.mark.parametrize("load", [-0.1, 1.1])
 def test_a_share_outside_of_zero_to_one_is_refused(pictures: ImageFolder, load: float) -> None:
-    with pytest.raises(UsageError, match="give 0 to 1"):
+    with pytest.raises(UsageError, match=f"hw_decoder_load .* {load}"):
         DaliLoader(open_plan(pictures), CPU, 1, hw_decoder_load=load)

@@ -123,7 +123,7 @@ def test_batches_come_back_in_order_whatever_their_size() -> None:
 
 def test_a_device_that_decodes_wrong_colours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DaliPipeline, "take", lambda self: [torch.zeros(1, 8, 8, 3, dtype=torch.uint8)])
-    with pytest.raises(RunError, match="wrong colours on cpu; use the torch"):
+    with pytest.raises(RunError, match="wrong colours on cpu"):
         open_pipeline()
 
 
@@ -135,5 +135,6 @@ def test_a_device_that_dali_cannot_work_on_is_refused_in_one_sentence(monkeypatc
             raise RuntimeError(message)
 
     monkeypatch.setattr(dali_pipeline, "Pipeline", Broken)
-    with pytest.raises(RunError, match=r"^DALI can't work on cpu \(No device\.\); use the torch backend\.$"):
+    with pytest.raises(RunError, match=r"on cpu \(No device\.\)") as caught:
         open_pipeline()
+    assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ CROPS = Crops(
 def test_on_a_cpu_nothing_is_copied_or_made_ahead() -> None:
     copy = DeviceCopy(torch.device("cpu"))
     assert not copy.pins_memory
-    assert copy.hand_over(copy.begin(CROPS)) is CROPS
+    assert copy.hand_over(copy.start(CROPS)) is CROPS
     read: list[int] = []
     batches = ((CROPS, number) for number in range(3) if read.append(number) is None)
     assert next(copy.ahead(batches)) == (CROPS, 0) and read == [0]
@@ -28,11 +28,11 @@ def test_on_a_cpu_nothing_is_copied_or_made_ahead() -> None:
 def test_the_next_batch_is_on_its_way_before_one_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "side")
     copy, calls = DeviceCopy(torch.device("cuda")), []
-    monkeypatch.setattr(copy, "begin", lambda crops: calls.append(f"begin {crops}") or crops)
+    monkeypatch.setattr(copy, "start", lambda crops: calls.append(f"start {crops}") or crops)
     monkeypatch.setattr(copy, "hand_over", lambda copied: calls.append(f"hand over {copied}") or copied)
     batches: Any = iter([("a", 1), ("b", 0), ("c", 2)])  # letters stand in for crops
     assert list(copy.ahead(batches)) == [("a", 1), ("b", 0), ("c", 2)]
-    assert calls == ["begin a", "begin b", "hand over a", "begin c", "hand over b", "hand over c"]
+    assert calls == ["start a", "start b", "hand over a", "start c", "hand over b", "hand over c"]
     assert list(copy.ahead(iter([]))) == []
 
 
@@ -68,9 +68,9 @@ def test_a_copy_is_awaited_by_the_consumers_stream_which_keeps_its_memory(monkey
     monkeypatch.setattr(Crops, "to", to)
     copy = DeviceCopy(torch.device("cuda"))
     assert copy.pins_memory
-    begun = copy.begin(CROPS)
+    started = copy.start(CROPS)
     assert calls == [("copy", "side", "cuda"), ("record", "side")]
-    assert copy.hand_over(begun) is CROPS
+    assert copy.hand_over(started) is CROPS
     assert calls[2:] == [("wait", "consumer", "copied")]
     assert {id(tensor) for tensor, _ in kept} == {id(part) for part in (CROPS[0], *CROPS[1], *CROPS[2:])}
     assert {name for _, name in kept} == {"consumer"}

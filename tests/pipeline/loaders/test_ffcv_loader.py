@@ -13,7 +13,7 @@ from PIL import Image
 
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.errors import ImageError, RunError, UsageError
+from simsiam.pipeline.errors import ForeignFileError, ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.sources.image_folder import ImageFolder
@@ -108,7 +108,7 @@ def test_a_file_cut_while_in_use_is_an_error_with_index_and_name(beton: Beton, q
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
 def test_a_file_cut_before_it_is_opened_is_refused(beton: Beton, quarter: int) -> None:
     os.truncate(beton.path, beton.path.stat().st_size * quarter // 4)
-    with pytest.raises(UsageError, match=r"cut short|less than a header"):
+    with pytest.raises(UsageError, match=r"truncated|less than a header"):
         Beton(beton.path)
 
 
@@ -136,7 +136,7 @@ def test_a_jpeg_of_another_size_than_promised_is_an_error(pack, tmp_path: Path) 
     path = tmp_path / "liar.beton"
     source = pack(path, [jpeg(photograph(64, 48, 0))])
     source.records.sizes[:] = 32, 24  # half of it: the decoder would scale without being asked
-    with pytest.raises(ImageError, match="64×48 pixels where the file promises 32×24"):
+    with pytest.raises(ImageError, match=r"64×48 .* 32×24"):
         list(FfcvLoader(plan(source, 1), CPU, 1).epoch(0))
 
 
@@ -205,5 +205,5 @@ def test_work_runs_ahead_of_the_consumer_by_two_steps_and_no_more(
 
 
 def test_a_folder_is_refused_with_the_way_out(pictures: ImageFolder) -> None:
-    with pytest.raises(UsageError, match="simsiam convert"):
+    with pytest.raises(ForeignFileError, match=r"\.beton"):
         FfcvLoader(CropPlan(pictures, Augmentation(), 8, 3), CPU, 1)

@@ -11,14 +11,14 @@ from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.steps_ahead import Step, StepsAhead
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.sources.synthetic_source import ReadyImages
+from simsiam.pipeline.sources.synthetic_source import SyntheticSource
 from tests.pipeline.wait_until import wait_until
 
 BATCH = 4
 
 
 def plan(steps: int) -> CropPlan:
-    return CropPlan(ReadyImages(steps * BATCH), Augmentation(), crop_size=8, batch_size=BATCH)
+    return CropPlan(SyntheticSource(steps * BATCH), Augmentation(), crop_size=8, batch_size=BATCH)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_steps_come_in_order_from_the_first_one_asked_for(ahead: StepsAhead) -> 
 
 
 def test_every_row_of_a_step_is_cropped_once_between_its_start_and_its_finish() -> None:
-    ahead = StepsAhead(CropPlan(ReadyImages(100), Augmentation(), 8, 50), threads=3, steps=2, name="test")
+    ahead = StepsAhead(CropPlan(SyntheticSource(100), Augmentation(), 8, 50), threads=3, steps=2, name="test")
     events: dict[int, list[Any]] = {0: [], 1: []}
     steps = steps_of(
         ahead,
@@ -110,7 +110,7 @@ def test_an_error_met_while_waiting_for_a_later_step_is_raised_again_in_its_turn
 
 
 def test_a_broken_image_is_replaced_and_counted_where_the_plan_says_so() -> None:
-    replacing = CropPlan(ReadyImages(8), Augmentation(), 8, 4, on_broken="replace")
+    replacing = CropPlan(SyntheticSource(8), Augmentation(), 8, 4, on_broken="replace")
     ahead = StepsAhead(replacing, threads=2, steps=2, name="test")
 
     def crop(step: Step, rows: Any) -> dict[int, ImageError]:
@@ -211,7 +211,7 @@ import threading
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.loaders.steps_ahead import Step, StepsAhead
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.sources.synthetic_source import ReadyImages
+from simsiam.pipeline.sources.synthetic_source import SyntheticSource
 
 def crop(step, rows):
     if step.number:
@@ -221,7 +221,7 @@ def crop(step, rows):
     return {{}}
 
 started = threading.Event()
-ahead = StepsAhead(CropPlan(ReadyImages({6 * BATCH}), Augmentation(), 8, {BATCH}), threads=1, steps=3, name="test")
+ahead = StepsAhead(CropPlan(SyntheticSource({6 * BATCH}), Augmentation(), 8, {BATCH}), threads=1, steps=3, name="test")
 steps = ahead.epoch(0, 0, make=Step, crop=crop, deliver=lambda step, later: step.number)
 next(steps)
 started.wait()

@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,29 @@ def test_an_epoch_left_early_does_not_disturb_the_next(pictures: ImageFolder) ->
     assert indices.tolist() == np.concatenate([open_plan(pictures).indices(1, step) for step in range(3)]).tolist()
     loader.close()
     assert children() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_ignore_a_signal_to_the_process_group(pictures: ImageFolder, number: signal.Signals) -> None:
+    with TorchLoader(open_plan(pictures), CPU, workers=1) as loader:
+        next(loader.epoch(0))
+        (worker,) = children()
+        os.kill(worker.pid, number)
+        assert len(list(loader.epoch(1))) == 3  # made after the signal
+        assert children() == [worker]
+
+
+NEVER_CLOSED = """
+import sys
+from simsiam.pipeline.open_crops import open_crops
+loader = open_crops(sys.argv[1], 8, 3, backend="torch", device="cpu", workers=1)
+steps = loader.epoch(0)
+next(steps)
+raise ValueError("a mistake")
+"""
+
+
+def test_a_loader_that_is_never_closed_does_not_keep_the_program_from_ending(pictures: ImageFolder) -> None:
+    command = [sys.executable, "-c", NEVER_CLOSED, str(pictures.root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "ValueError: a mistake")

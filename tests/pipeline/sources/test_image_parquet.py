@@ -73,7 +73,7 @@ def test_converting_copies_the_bytes_and_reports_what_is_not_there(folder):
     report = convert(open_records(folder), folder / "o.beton", workers=3)
     ((name, reason),) = report.skipped
     assert name == "train-00000-of-00002.parquet[0]"
-    assert "not its bytes" in reason
+    assert "bytes" in reason
     beton = Beton(folder / "o.beton")
     assert [beton.read(n) for n in range(59)] == [jpeg(n) for n in range(1, 60)]
     assert beton.classes == ["ant", "bee", "cat"]
@@ -148,10 +148,10 @@ def test_without_pyarrow_the_way_out_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (["ant", "bee"], "holds string; make class numbers of it"),
-        ([0.5, 1.5], "holds double"),
-        ([[0], [1]], "holds list"),
-        ([-2, 0], "holds -2; classes are numbers below 1048576"),
+        (["ant", "bee"], "label .* string"),
+        ([0.5, 1.5], "label .* double"),
+        ([[0], [1]], "label .* list"),
+        ([-2, 0], "holds -2; .* 1048576"),
         ([1 << 40, 0], "holds 1099511627776"),
     ],
 )
@@ -163,7 +163,7 @@ def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, reason):
 
 def test_a_class_without_a_name_is_refused_and_a_missing_one_is_none(tmp_path):
     features = {**FEATURES, "label": {"_type": "ClassLabel", "names": ["ant", "bee"]}}
-    with pytest.raises(UsageError, match="holds 2; classes are numbers below 2"):
+    with pytest.raises(UsageError, match=r"holds 2; .* below 2"):
         open_records(write(tmp_path / "a.parquet", 1, 4, **features))
     pq.write_table(pa.table({"jpg": [jpeg(1)] * 3, "label": [None, -1, 1]}), tmp_path / "b.parquet")
     assert open_records(tmp_path / "b.parquet").labels.tolist() == [-1, -1, 1]
@@ -173,7 +173,7 @@ def test_a_class_without_a_name_is_refused_and_a_missing_one_is_none(tmp_path):
     ("features", "reason"),
     [
         ({"picture": {"_type": "Image"}}, "has 0 columns picture"),
-        ({"id": {"_type": "Image"}}, "The column id of .* holds int64"),
+        ({"id": {"_type": "Image"}}, "column id .* int64"),
         ({"kind": {"_type": "ClassLabel", "names": ["a"]}}, "has 0 columns kind"),
     ],
 )
@@ -187,7 +187,7 @@ def test_metadata_of_list_columns_is_no_hindrance_and_foreign_metadata_is_refuse
     assert list(open_records(path).classes) == ["ant", "bee", "cat"]
     table = pa.table({"jpg": [jpeg(1)]}).replace_schema_metadata({"huggingface": '{"info": []}'})
     pq.write_table(table, path)
-    with pytest.raises(UsageError, match="its metadata named huggingface"):
+    with pytest.raises(UsageError, match=r"metadata .* huggingface"):
         open_records(path)
 
 

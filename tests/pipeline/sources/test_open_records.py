@@ -11,7 +11,7 @@ from PIL import Image
 
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.sources.open_records import open_records
 
 WNIDS = ["n01440764", "n01443537", "n02105855"]
@@ -78,8 +78,9 @@ def test_the_tar_of_class_tars(tmp_path):
 def test_the_validation_tar_has_the_training_sets_classes(tmp_path):
     images = {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg(i) for i in (1, 2, 3, 4)}
     tar = tar_of(tmp_path / "ILSVRC2012_img_val.tar", images)
-    with pytest.raises(UsageError, match=r"put ILSVRC2012_devkit_t12\.tar\.gz beside it, or give it with --devkit"):
+    with pytest.raises(MissingError, match=r"ILSVRC2012_devkit_t12\.tar\.gz") as caught:
         open_records(tar)
+    assert caught.value.argument == "devkit"
     kit = devkit(tmp_path, [3, 1, 1, 2])
     records = open_records(tar)
     assert list(records.classes) == WNIDS
@@ -92,13 +93,13 @@ def test_the_validation_tar_has_the_training_sets_classes(tmp_path):
 def test_a_damaged_devkit_and_one_too_short_are_refused(tmp_path):
     tar = tar_of(tmp_path / "val.tar", {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg(i) for i in (1, 2)})
     kit = devkit(tmp_path, [1])
-    with pytest.raises(UsageError, match=r"image 2, but .* the classes of 1"):
+    with pytest.raises(UsageError, match=r"image 2, .* 1\."):
         open_records(tar)
     kit.write_bytes(kit.read_bytes()[:100])
     with pytest.raises(UsageError, match="Can't read the devkit"):
         open_records(tar)
     tar_of(kit, {"data/meta.mat": b"x"})
-    with pytest.raises(UsageError, match="holds no data/ILSVRC2012_validation_ground_truth"):
+    with pytest.raises(UsageError, match="no data/ILSVRC2012_validation_ground_truth"):
         open_records(tar)
     tar_of(kit, {"data/meta.mat": b"x", "data/ILSVRC2012_validation_ground_truth.txt": b"1\n"})
     with pytest.raises(UsageError, match="is damaged"):
@@ -165,11 +166,11 @@ def test_nothing_outside_is_written_or_followed(tmp_path):
         "its name leads out of the archive",
         "its name leads out of the archive",
         "its name is an absolute path",
-        "a symbolic link, not a plain file",
-        "a hard link, not a plain file",
-        "a device, not a plain file",
-        "a device, not a plain file",
-        "a named pipe, not a plain file",
+        "a symbolic link, not a regular file",
+        "a hard link, not a regular file",
+        "a device, not a regular file",
+        "a device, not a regular file",
+        "a named pipe, not a regular file",
     ]
     report = convert(records, tmp_path / "o.beton", workers=1)
     assert report.skipped == list(records.broken)
@@ -184,7 +185,7 @@ def test_a_tar_cut_short_anywhere_is_refused(tmp_path, make):
     end = len(data.rstrip(b"\0"))
     for length in sorted({*np.linspace(1, end, 40).astype(int).tolist(), *range(512, end, 512)}):
         tar.write_bytes(data[:length])
-        with pytest.raises(UsageError, match=r"cut short|is no \.beton"):
+        with pytest.raises(UsageError, match=r"truncated|no .*\.beton"):
             open_records(tar)
 
 
@@ -193,7 +194,7 @@ def test_a_tar_with_a_damaged_header_or_compression_is_refused(tmp_path):
     data = bytearray(tar.read_bytes())
     data[1024 : 1024 + 512] = b"\7" * 512
     tar.write_bytes(data)
-    with pytest.raises(UsageError, match="damaged or cut short"):
+    with pytest.raises(UsageError, match="damaged or truncated"):
         open_records(tar)
     with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as compressed:
         add(compressed, "a.jpg", jpeg(1))
@@ -248,7 +249,7 @@ def test_a_folder_of_two_kinds_is_refused_and_both_are_named(tmp_path, files):
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         tar_of(tmp_path / name, {"1.jpg": jpeg(1)})
-    with pytest.raises(UsageError, match=r"only one kind can be meant: .* '.*/\*\.(tar|parquet)'") as told:
+    with pytest.raises(UsageError, match=r"only one kind .* '.*/\*\.(tar|parquet)'") as told:
         open_records(tmp_path)
     assert all(name in str(told.value) for name in files)
 

@@ -11,19 +11,19 @@ import pytest
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.sources.image_folder import ImageFolder
 from simsiam.pipeline.sources.open_records import open_records
-from simsiam.pipeline.sources.source_hash import fingerprint, stamp_files
+from simsiam.pipeline.sources.source_hash import hash_files, hash_images
 
 
 def test_stamp_changes_with_size_date_and_order(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"1")
     two.write_bytes(b"22")
-    stamps = {stamp_files([one, two]), stamp_files([two, one]), stamp_files([one])}
-    assert stamp_files([one, two]) in stamps
+    stamps = {hash_files([one, two]), hash_files([two, one]), hash_files([one])}
+    assert hash_files([one, two]) in stamps
     one.write_bytes(b"111")
-    stamps.add(stamp_files([one, two]))
+    stamps.add(hash_files([one, two]))
     os.utime(one, ns=(0, 1))
-    stamps.add(stamp_files([one, two]))
+    stamps.add(hash_files([one, two]))
     assert len(stamps) == 5
 
 
@@ -54,14 +54,14 @@ def test_every_kind_of_set_notices_that_a_file_of_it_has_changed(
     make: Callable[[ImageFolder, Path], tuple[Path, Path]], pictures: ImageFolder, tmp_path: Path
 ) -> None:
     path, file = make(pictures, tmp_path)
-    before = open_records(path).stamp
-    assert open_records(path).stamp == before
+    before = open_records(path).files_hash
+    assert open_records(path).files_hash == before
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
-    assert open_records(path).stamp != before
+    assert open_records(path).files_hash != before
 
 
 def test_a_scanned_folder_and_a_listed_one_have_the_same_stamp(pictures: ImageFolder) -> None:
-    assert pictures.stamp == open_records(pictures.root).stamp
+    assert pictures.files_hash == open_records(pictures.root).files_hash
 
 
 class Images(SimpleNamespace):
@@ -84,12 +84,12 @@ def images(
 
 
 def of(**changes) -> str:
-    return fingerprint(images(**changes))  # type: ignore[arg-type]
+    return hash_images(images(**changes))  # type: ignore[arg-type]
 
 
 def test_same_images_have_the_same_fingerprint_wherever_they_lie(pictures: ImageFolder, tmp_path: Path) -> None:
     shutil.copytree(pictures.root, tmp_path / "moved")
-    assert fingerprint(pictures) == fingerprint(ImageFolder(tmp_path / "moved"))
+    assert hash_images(pictures) == hash_images(ImageFolder(tmp_path / "moved"))
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_other_images_have_another_fingerprint(changes: dict) -> None:
 
 def test_types_of_the_arrays_play_no_part() -> None:
     source = images()
-    before = fingerprint(source)  # type: ignore[arg-type]
+    before = hash_images(source)  # type: ignore[arg-type]
     source.sizes, source.labels = source.sizes.astype(np.int64), source.labels.astype(np.int16)
-    assert fingerprint(source) == before  # type: ignore[arg-type]
+    assert hash_images(source) == before  # type: ignore[arg-type]
 
 
 def test_million_images_are_asked_for_few_names() -> None:

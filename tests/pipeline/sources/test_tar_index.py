@@ -42,7 +42,7 @@ def test_names_and_places_of_every_format(tmp_path, kind):
 def test_tars_joined_with_cat_are_refused_as_the_second_would_go_unseen(tmp_path):
     one, two = write(tmp_path / "1.tar", a=b"1"), write(tmp_path / "2.tar", b=b"2")
     one.write_bytes(one.read_bytes() + two.read_bytes())
-    with pytest.raises(UsageError, match=r"goes on behind its end mark, which comes after file 1, a: .* one by one"):
+    with pytest.raises(UsageError, match=r"behind its end mark, .* after file 1, a: .* one by one"):
         index_tar(one)
 
 
@@ -57,14 +57,14 @@ def test_the_error_of_a_tar_cut_short_names_the_last_whole_file(tmp_path):
     data = tar.read_bytes()
     for length, last in ((2047, "after file 1, a"), (2048, "after file 2, b"), (2100, "after file 2, b")):
         tar.write_bytes(data[:length])
-        with pytest.raises(UsageError, match=f"cut short.* {last}.* download or copy it again"):
+        with pytest.raises(UsageError, match=f"truncated.* {last}.* download or copy it again"):
             index_tar(tar)
 
 
 def test_a_tar_cut_short_within_a_tar_is_named(tmp_path):
     inner = write(tmp_path / "inner.tar", a=b"1" * 512).read_bytes()
     outer = write(tmp_path / "outer.tar", **{"n01.tar": inner, "n02.tar": inner[:1000]})
-    with pytest.raises(UsageError, match=r"outer\.tar, in it n02\.tar is no tar, or is cut short"):
+    with pytest.raises(UsageError, match=r"n02\.tar in .*outer\.tar .*truncated"):
         open_records(outer)
 
 
@@ -98,7 +98,7 @@ def test_a_name_with_a_zero_byte_is_refused_and_moves_no_other_name(tmp_path):
         add(tar, "2.jpg", b"2")
     index = index_tar(tmp_path / "t.tar")
     assert (list(index.names), len(index.offsets)) == ([b"2.jpg"], 1)
-    assert index.refused == [(b"cat\0dog/1.jpg", "its name has a zero byte in it")]
+    assert index.refused == [(b"cat\0dog/1.jpg", "its name contains a zero byte")]
 
 
 def test_a_name_longer_than_any_is_not_read(tmp_path):

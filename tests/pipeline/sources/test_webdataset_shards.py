@@ -79,7 +79,7 @@ def test_converting_two_shards_copies_the_bytes_in_order(tmp_path, pictures):
 def test_a_class_that_is_no_number_is_a_warning_and_its_image_has_none(tmp_path):
     files = {"a.jpg": b"1", "a.cls": b"dog", "b.jpg": b"2", "b.cls": b"-1", "c.jpg": b"3", "c.cls": b"1"}
     shard(tmp_path / "0.tar", files)
-    with pytest.warns(UserWarning, match=r"a\.cls holds b'dog' where a class number belongs; 1 such \.cls file in all"):
+    with pytest.warns(UserWarning, match=r"a\.cls holds b'dog' .*: 1\."):
         records = open_records(tmp_path / "0.tar")
     assert records.labels.tolist() == [-1, -1, 1]
     assert list(records.broken) == []

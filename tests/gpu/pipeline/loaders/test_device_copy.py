@@ -22,7 +22,7 @@ def test_what_is_handed_over_is_what_was_copied_however_busy_the_device_is() -> 
     copy, left = DeviceCopy(GPU), torch.randn(4096, 4096, device=GPU)
     sums = []
     for value in range(40):
-        here = copy.hand_over(copy.begin(crops(value)))
+        here = copy.hand_over(copy.start(crops(value)))
         for _ in range(5):
             left = left @ left / 64  # keeps the consumer's stream behind the copies
         sums.append(torch.stack([here.pixels.float().mean(), here.draws[0].mean(), here.index.float().mean()]))

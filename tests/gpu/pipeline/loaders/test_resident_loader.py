@@ -10,12 +10,12 @@ if not torch.cuda.is_available():
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.loaders.resident_loader import ResidentLoader
 from simsiam.pipeline.plan import CropPlan
-from simsiam.pipeline.sources.synthetic_source import ReadyImages
+from simsiam.pipeline.sources.synthetic_source import SyntheticSource
 
 SIDE, COUNT = 32, 96
 
 
-class Patches(ReadyImages):
+class Patches(SyntheticSource):
     """Small images of random patches."""
 
     def __init__(self) -> None:
