@@ -6,8 +6,11 @@ Marker codes and segment layouts are those of ITU-T T.81, annex B; the Adobe seg
 import re
 from typing import NamedTuple
 
+PADDING = 0xFF
+"""Byte that may be repeated before a marker."""
 _START, _END, _SCAN, _ADOBE = 0xD8, 0xD9, 0xDA, 0xEE
-_BASELINE, _PROGRESSIVE = 0xC0, 0xC2
+BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+"""Codes of the frame markers SOF0 to SOF2: sequential or progressive DCT with a Huffman code."""
 _QUANTISATION, _HUFFMAN, _RESTART_INTERVAL = 0xDB, 0xC4, 0xDD
 _RESTARTS = bytes(range(0xD0, 0xD8))
 # Within a scan, 0xFF is followed by 0 in data, by 0xFF in padding, and by 0xD0 to 0xD7 in a restart marker.
@@ -18,6 +21,31 @@ _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Sampling factors of 4:4:4, 4:2:2, 4:4:0 and 4:2:0.
 _USUAL_SAMPLING = ((0x11, 0x11, 0x11), (0x21, 0x11, 0x11), (0x12, 0x11, 0x11), (0x22, 0x11, 0x11))
+
+
+class JpegHeader(NamedTuple):
+    """What the segments before the compressed data say; the frame is that of the first scan."""
+
+    process: int
+    """Code of the frame's marker: `BASELINE`, `EXTENDED`, `PROGRESSIVE` or another one."""
+    precision: int
+    """Bits of a sample."""
+    height: int
+    width: int
+    components: bytes
+    """Identifier of each component."""
+    sampling: bytes
+    """Sampling factors of each component: horizontal in the upper four bits, vertical in the lower four."""
+    jfif_version: int | None
+    """Major version of the JFIF segment, if there is one."""
+    adobe_transform: int | None
+    """Colour transform of the Adobe segment, if there is one: 0 none (RGB, CMYK), 1 YCbCr, 2 YCCK."""
+    codes: frozenset[int]
+    """Codes of all markers; `PADDING` among them if there is any."""
+    scan: bytes
+    """Content of the scan header."""
+    scan_start: int
+    """Offset of the compressed data."""
 
 
 class UsualJpeg(NamedTuple):
@@ -31,65 +59,81 @@ class UsualJpeg(NamedTuple):
     """Bytes up to and including the end marker, behind which cameras append things; 0 unless `whole_baseline`."""
 
 
+def read_jpeg_header(encoded: bytes) -> JpegHeader | None:
+    """Read the segments of a JPEG up to the first scan; None for a damaged one, and for what is no JPEG."""
+    try:
+        return _read_header(encoded)
+    except IndexError:  # the bytes end in the middle of a segment
+        return None
+
+
 def read_usual_jpeg(encoded: bytes) -> UsualJpeg | None:
     """Read the markers of a baseline or progressive JPEG; None for another kind, a damaged one, or no JPEG.
 
     Takes 0.05 ms for a photograph of 110 kB on a Xeon core, a fortieth of decoding it. It can't see flipped bits or
     lost bytes within the compressed data that leave every marker intact.
     """
-    try:
-        return _read(encoded)
-    except IndexError:  # the bytes end in the middle of a segment
+    header = read_jpeg_header(encoded)
+    if header is None or not _is_usual(header):
         return None
+    # This scan holds all three components with all coefficients; a baseline JPEG may spread components over several.
+    end = 0
+    if header.process == BASELINE and header.scan[:1] == b"\3" and header.scan[7:] == b"\x00\x3f\x00":
+        end = _end_of_scan(encoded, header.scan_start, _RESTART_INTERVAL in header.codes)
+    return UsualJpeg(header.height, header.width, bool(end), end)
 
 
-def _read(encoded: bytes) -> UsualJpeg | None:
+def _read_header(encoded: bytes) -> JpegHeader | None:
     if encoded[:2] != bytes((0xFF, _START)):
         return None
-    seen: set[int] = set()
-    frame, adobe_transform, jfif = b"", None, False
-    offset = 2
-    while True:
+    codes: set[int] = set()
+    process, frame, adobe_transform, jfif_version = 0, b"", None, None
+    offset, code, content = 2, 0, b""
+    while code != _SCAN:
         if encoded[offset] != 0xFF:
             return None
         code = encoded[offset + 1]
-        if code == 0xFF:  # padding
+        codes.add(code)
+        if code == PADDING:
             offset += 1
             continue
         length = encoded[offset + 2] << 8 | encoded[offset + 3]
         content = encoded[offset + 4 : offset + 2 + length]
         offset += 2 + length
         if code in _FRAMES:
-            frame = bytes((code,)) + content
+            if frame:  # decoders refuse a second one
+                return None
+            process, frame = code, content
         elif code == _ADOBE and content[:5] == b"Adobe":
             adobe_transform = content[11]
         elif content[:5] == b"JFIF\0":
-            if content[5] != 1:  # major version: decoders warn of any other
-                return None
-            jfif = True
-        seen.add(code)
-        if code == _SCAN:
-            break
-    if not _is_usual(frame, adobe_transform, jfif) or not seen.issuperset((_QUANTISATION, _HUFFMAN)):
+            jfif_version = content[5]
+    if not frame or len(frame) != 6 + 3 * frame[5]:
         return None
-    height, width = frame[2] << 8 | frame[3], frame[4] << 8 | frame[5]
-    # This scan holds all three components with all coefficients; a baseline JPEG may spread components over several.
-    end = 0
-    if frame[0] == _BASELINE and content[:1] == b"\3" and content[7:] == b"\x00\x3f\x00":
-        end = _end_of_scan(encoded, offset, _RESTART_INTERVAL in seen)
-    return UsualJpeg(height, width, bool(end), end)
+    return JpegHeader(
+        process,
+        frame[0],
+        frame[1] << 8 | frame[2],
+        frame[3] << 8 | frame[4],
+        frame[6::3],
+        frame[7::3],
+        jfif_version,
+        adobe_transform,
+        frozenset(codes),
+        content,
+        offset,
+    )
 
 
-def _is_usual(frame: bytes, adobe_transform: int | None, jfif: bool) -> bool:
-    """Return whether `frame`, SOF code and content, is of the usual kind, and its components are YCbCr."""
-    if len(frame) != 16 or frame[0] not in (_BASELINE, _PROGRESSIVE) or frame[1] != 8:
+def _is_usual(header: JpegHeader) -> bool:
+    if header.process not in (BASELINE, PROGRESSIVE) or header.precision != 8 or not header.height or not header.width:
         return False
-    height_and_width, components = frame[2:6], frame[6]
-    if components != 3 or b"\0\0" in (height_and_width[:2], height_and_width[2:]):
+    if header.jfif_version not in (None, 1):  # decoders warn of any other
         return False
     # Without a JFIF or Adobe segment, decoders tell YCbCr from RGB by the components' numbers.
-    is_ycbcr = adobe_transform == 1 or (adobe_transform is None and (jfif or frame[7::3] == b"\1\2\3"))
-    return is_ycbcr and tuple(frame[8::3]) in _USUAL_SAMPLING
+    says_ycbcr = header.adobe_transform == 1 or (header.adobe_transform is None and header.jfif_version == 1)
+    is_ycbcr = says_ycbcr or (header.adobe_transform is None and header.components == b"\1\2\3")
+    return is_ycbcr and tuple(header.sampling) in _USUAL_SAMPLING and header.codes >= {_QUANTISATION, _HUFFMAN}
 
 
 def _end_of_scan(encoded: bytes, start: int, restarts: bool) -> int:

@@ -11,7 +11,9 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
+from simsiam.pipeline.decode import is_too_large
 from simsiam.pipeline.errors import RunError
+from simsiam.pipeline.jpeg import BASELINE, EXTENDED, PADDING, PROGRESSIVE, read_jpeg_header
 
 QUEUE = 2
 """Batches in DALI at once."""
@@ -119,26 +121,23 @@ def _crop(image, view: int, size: int):
 
 
 def reads_like_pillow(encoded: bytes, height: int, width: int) -> bool:
-    """Say whether this is an image that DALI decodes as Pillow does, on the CPU and on the GPU; reads headers only.
+    """Return whether DALI decodes this image as Pillow does, on the CPU and on the GPU; reads headers only.
 
-    That is a JPEG in baseline, extended or progressive DCT with a Huffman code, eight bits a sample, one component or
-    three of YCbCr (ITU-T T.81 annex B, T.872 section 6), with an end marker, without which it would be truncated, of
-    this size, and within Pillow's limit for decompression bombs.
+    It does for a JPEG of this size in baseline, extended or progressive DCT with a Huffman code, of eight bits a
+    sample, with one component or three of YCbCr, without padding in its header, with an end marker, without which it
+    would be truncated, and within Pillow's limit for decompression bombs.
     """
-    limit = Image.MAX_IMAGE_PIXELS
-    if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9" or (limit and height * width > 2 * limit):
+    header = read_jpeg_header(encoded)
+    if header is None or encoded[-2:] != b"\xff\xd9" or is_too_large(height, width):
         return False
-    place, is_rgb = 2, False
-    while place + 19 < len(encoded) and encoded[place] == 0xFF:
-        marker, body = encoded[place + 1], encoded[place + 4 : place + 19]
-        if 0xC0 <= marker <= 0xC2:
-            is_rgb |= body[6:15:3] == b"RGB"
-            size = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
-            return body[0] == 8 and size == (height, width) and (body[5] == 1 or (body[5] == 3 and not is_rgb))
-        if marker == 0xEE and body[:5] == b"Adobe":
-            is_rgb = body[11] == 0
-        place += 2 + int.from_bytes(encoded[place + 2 : place + 4])
-    return False
+    is_rgb = header.adobe_transform == 0 or header.components == b"RGB"
+    return (
+        header.process in (BASELINE, EXTENDED, PROGRESSIVE)
+        and PADDING not in header.codes
+        and header.precision == 8
+        and (header.height, header.width) == (height, width)
+        and (len(header.components) == 1 or (len(header.components) == 3 and not is_rgb))
+    )
 
 
 def reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam.pipeline.jpeg import read_usual_jpeg
+from simsiam.pipeline.jpeg import BASELINE, PROGRESSIVE, read_jpeg_header, read_usual_jpeg
 
 
 def encoded(mode: str = "RGB", size: tuple[int, int] = (60, 40), **options) -> bytes:
@@ -70,9 +70,27 @@ def test_a_lost_restart_and_a_foreign_marker_in_the_scan_are_noticed():
     assert read_usual_jpeg(data[:middle] + b"\xff\xc4" + data[middle:]) == (40, 60, False, 0)
 
 
+def test_the_header_of_any_jpeg_is_read():
+    header = read_jpeg_header(encoded(mode="CMYK", progressive=True))
+    assert header is not None
+    assert (header.process, header.precision, header.height, header.width) == (PROGRESSIVE, 8, 40, 60)
+    assert (header.components, len(header.sampling)) == (b"CMYK", 4)
+    assert (header.jfif_version, header.adobe_transform) == (None, 0)
+    plain = read_jpeg_header(encoded(subsampling="4:2:0"))
+    assert plain is not None
+    assert (plain.process, plain.components, plain.sampling) == (BASELINE, b"\1\2\3", b"\x22\x11\x11")
+    assert (plain.jfif_version, plain.adobe_transform) == (1, None)
+
+
+def test_a_second_frame_is_refused():
+    data = encoded()
+    frame = data.index(b"\xff\xc0")
+    assert read_jpeg_header(data[:frame] + data[frame : frame + 19] + data[frame:]) is None
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"GIF89a", b"\xff\xd8\xff\xd9", b"\xff" * 100], ids=repr)
 def test_what_is_no_jpeg_is_none(data):
-    assert read_usual_jpeg(data) is None
+    assert read_usual_jpeg(data) is read_jpeg_header(data) is None
 
 
 def test_what_decoders_warn_of_before_the_data_is_not_copied():

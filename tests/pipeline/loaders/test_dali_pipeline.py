@@ -77,6 +77,7 @@ OTHERS = {
     "cut in the headers": jpeg()[:30] + b"\xff\xd9",
     "lossless": with_frame_byte(jpeg(), 1, 0xC3),
     "arithmetic code": with_frame_byte(jpeg(), 1, 0xC9),
+    "padding": jpeg()[:2] + b"\xff" + jpeg()[2:],
     "12 bits": with_frame_byte(jpeg(), 4, 12),
     "four components": with_frame_byte(jpeg(), 9, 4),
 }
