@@ -1,4 +1,4 @@
-"""Two normalised views → one update of the weights, the way most trainings do it; written from arXiv 2011.10566."""
+"""The baseline's training step: two normalised views, one after the other, as most trainings do (arXiv 2011.10566)."""
 
 from contextlib import nullcontext
 
@@ -12,7 +12,7 @@ from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.step import Mark
 
 
-class PeerNetwork(nn.Module):
+class BaselineNetwork(nn.Module):
     """torchvision's ResNet and the two heads of section 3 in `torch.nn`, run on one view after the other."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -41,7 +41,7 @@ class PeerNetwork(nn.Module):
         return self.predictor(z1), self.predictor(z2), z1.detach(), z2.detach()
 
 
-class PeerStep:
+class BaselineStep:
     """A step in float32, or in automatic mixed precision: channels-first, uncompiled, PyTorch's own SGD.
 
     Mixed precision is bfloat16, or float16 with a GradScaler on a GPU that lacks it.
@@ -50,7 +50,7 @@ class PeerStep:
     def __init__(
         self, model: ModelConfig, optimizer: OptimizerConfig, batch_size: int, device: torch.device, mixed: bool
     ) -> None:
-        self.network = PeerNetwork(model).to(device)
+        self.network = BaselineNetwork(model).to(device)
         self._similarity = nn.CosineSimilarity(dim=1)
         heads = [*self.network.encoder.parameters(), *self.network.projector.parameters()]
         self._optimizer = torch.optim.SGD(

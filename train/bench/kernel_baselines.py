@@ -43,7 +43,7 @@ def by_torchvision(pixels: Tensor, draws: PhotometricDraws[Tensor], dtype: torch
 
 def by_kornia(pixels: Tensor, dtype: torch.dtype) -> Callable[[], Outputs]:
     """Return kornia's modules, which draw for themselves: by the same laws, except one order of the jitter a batch."""
-    from kornia import augmentation
+    from kornia import augmentation  # pyright: ignore[reportMissingImports]
 
     pipeline = nn.Sequential(
         augmentation.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),

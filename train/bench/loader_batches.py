@@ -1,14 +1,16 @@
-"""A row of `simsiam bench loader` → its batches, one after the other, without end."""
+"""Batches of a row of `simsiam bench loader`, endlessly: of one of our backends, or of what others use."""
 
 import itertools
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from simsiam.kernels.augment import augment_views
 from simsiam.pipeline.augmentation import Draws
@@ -19,9 +21,6 @@ from simsiam.train.bench.rows import LoaderRowName
 from simsiam.train.config import DataConfig, DeviceName
 from simsiam.train.precision import choose_arithmetic
 
-_LONG_EPOCH = 5004
-"""Steps of ImageNet in batches of 256."""
-
 
 @dataclass(frozen=True)
 class RowSettings:
@@ -30,23 +29,27 @@ class RowSettings:
     name: LoaderRowName
     source: Path
     images: Path | None
-    """The folder of the rows that read one."""
+    """Folder for the rows that read one."""
     batch_size: int
     size: int
     workers: int
     device: DeviceName
     augment: bool
-    """Whether our backends' crops are made into views, too."""
+    """Whether views are made of our backends' crops."""
     seconds: float
-    """Of a round; the first epoch takes no longer, either."""
+    """Length of a round; the first epoch takes no longer, either."""
 
 
+@dataclass(frozen=True)
 class LongPlan(CropPlan):
-    """A plan with the epochs of a small source strung together until there are 5,004 steps.
+    """A plan whose epochs are as long as ImageNet's: passes over a small source follow each other in one epoch.
 
-    A loader begins each epoch anew, with nothing made ahead. Training on ImageNet does so every 5,004 steps, and a
-    row on a thousand images is to say what such a training gets.
+    A loader starts each epoch with nothing prepared. A row that reads a thousand images is to say what a training on
+    ImageNet gets, where that happens rarely.
     """
+
+    least_steps: int = 5004
+    """Steps in an epoch, rounded up to whole passes; by default those of ImageNet in batches of 256."""
 
     def steps_of_source(self) -> int:
         """Return the steps of one pass over the source."""
@@ -62,56 +65,50 @@ class LongPlan(CropPlan):
         return super().indices(epoch * self._passes() + number, step)
 
     def _passes(self) -> int:
-        return -(-_LONG_EPOCH // self.steps_of_source())
+        return -(-self.least_steps // self.steps_of_source())
 
 
-def batches_of(settings: RowSettings, plan: LongPlan, device: torch.device, cores: int) -> Generator[int]:
-    """Open the row and yield the number of images in each batch once it is there; on a GPU, once it is on its way."""
+class Batch(NamedTuple):
+    """A batch on the device; on a GPU perhaps still on its way."""
+
+    images: int
+    result: Tensor
+    """What the row made last of these images: their crops, or views where those are made; one view of two tensors."""
+
+
+def batches_of(settings: RowSettings, plan: LongPlan, device: torch.device, cores: int) -> Generator[Batch]:
+    """Open the row and yield its batches."""
     match name := settings.name:
         case "imagefolder-pil" | "imagefolder-pil-crops":
-            views = _image_folder_views(settings, device)
+            return _image_folder_batches(settings, plan, device)
         case "ffcv-loader":
-            views = _ffcv_views(settings, plan, device, cores)
+            return _ffcv_batches(settings, plan, device, cores)
         case "copies":
-            views = _copies(settings, device)
+            return _copied_batches(settings, device)
         case _:
-            views = _our_views(name, settings, plan, device)
-    with closing(views):
-        for batch in views:
-            yield len(batch)
+            return _our_batches(name, settings, plan, device)
 
 
-def _our_views(
-    backend: Backend, settings: RowSettings, plan: CropPlan, device: torch.device
-) -> Generator[torch.Tensor]:
+def _our_batches(backend: Backend, settings: RowSettings, plan: CropPlan, device: torch.device) -> Generator[Batch]:
     dtype = choose_arithmetic(device, "auto").dtype
     with closing(open_loader(backend, plan, device, settings.workers)) as loader:
         for epoch in itertools.count():
             for crops in loader.epoch(epoch):
                 if backend == "synthetic":
                     crops = _copy(crops)
+                result = crops.pixels
                 if settings.augment:
-                    _augment(crops, dtype)
-                yield crops.pixels
+                    result = augment_views(result, crops.draws, mean=DataConfig.mean, std=DataConfig.std, dtype=dtype)
+                yield Batch(len(crops.pixels), result)
 
 
 def _copy(crops: Crops) -> Crops:
-    # The loader hands over the same crops each time, in no time; a batch of any other is memory written once at least.
+    # This loader returns the same crops each time, in no time; any other writes the memory of a batch at least once.
     draws = Draws(*(part.clone() for part in crops.draws))
     return Crops(crops.pixels.clone(), draws, crops.index.clone(), crops.label.clone())
 
 
-def _augment(crops: Crops, dtype: torch.dtype) -> torch.Tensor:
-    return augment_views(
-        crops.pixels,
-        crops.draws,
-        mean=DataConfig.mean,
-        std=DataConfig.std,
-        dtype=dtype,
-    )
-
-
-def _image_folder_views(settings: RowSettings, device: torch.device) -> Generator[torch.Tensor]:
+def _image_folder_batches(settings: RowSettings, plan: LongPlan, device: torch.device) -> Generator[Batch]:
     from simsiam.train.bench.baseline_image_folder import crop_transform, image_folder_loader, reference_transform
 
     assert settings.images is not None
@@ -121,28 +118,28 @@ def _image_folder_views(settings: RowSettings, device: torch.device) -> Generato
         transform(settings.size),
         settings.batch_size,
         settings.workers,
-        _LONG_EPOCH,
+        plan.least_steps,
         pin_memory=device.type == "cuda",
     )
     while True:
         for (first, second), _ in loader:
             second.to(device, non_blocking=True)
-            yield first.to(device, non_blocking=True)
+            yield Batch(len(first), first.to(device, non_blocking=True))
 
 
-def _ffcv_views(settings: RowSettings, plan: CropPlan, device: torch.device, cores: int) -> Generator[torch.Tensor]:
+def _ffcv_batches(settings: RowSettings, plan: LongPlan, device: torch.device, cores: int) -> Generator[Batch]:
     from simsiam.train.bench.baseline_ffcv import ffcv_two_view_loader
 
     loader = ffcv_two_view_loader(
-        settings.source, len(plan.source), settings.batch_size, settings.size, cores, _LONG_EPOCH, device
+        settings.source, len(plan.source), settings.batch_size, settings.size, cores, plan.least_steps, device
     )
     while True:
         for first, _ in loader:
-            yield first
+            yield Batch(len(first), first)
 
 
-def _copies(settings: RowSettings, device: torch.device) -> Generator[torch.Tensor]:
+def _copied_batches(settings: RowSettings, device: torch.device) -> Generator[Batch]:
     shape = (settings.batch_size, 2, settings.size, settings.size, 3)
     crops = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
     while True:
-        yield crops.to(device, non_blocking=True)
+        yield Batch(settings.batch_size, crops.to(device, non_blocking=True))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simsiam.pipeline.atomic_write import write_text_atomically
-from simsiam.train.bench.loader_results import Result
+from simsiam.train.bench.rates import Result
 from simsiam.train.environment import describe_environment
 from simsiam.train.terminal.words import rate_text
 
@@ -63,10 +63,10 @@ def print_convert_results(results: Sequence[Result], console: Console) -> None:
 
 def print_step_results(results: Sequence[Result], console: Console) -> None:
     """Show the rows of `simsiam bench step` or `bench train`: how fast they are, then where the time goes."""
-    with_ceiling, with_peer = ("percent_of_synthetic" in results[0]), ("times_baseline" in results[0])
+    with_ceiling, with_baseline = ("percent_of_synthetic" in results[0]), ("times_baseline" in results[0])
     on_gpu = "percent_of_memory_bound" in results[0]
     speed = _table("row", "images/s", "20–80 %", "views/s", "ms a\nstep", "wait\n%")
-    for heading, shown in (("% of\nceiling", with_ceiling), ("times\npeer", with_peer)):
+    for heading, shown in (("% of\nceiling", with_ceiling), ("times\nbaseline", with_baseline)):
         if shown:
             speed.add_column(heading, justify="right")
     stages = dict.fromkeys(stage for result in results for stage in result["stage_milliseconds"])
@@ -84,7 +84,7 @@ def print_step_results(results: Sequence[Result], console: Console) -> None:
             f"{result['milliseconds_per_step']:,.1f}",
             f"{result['wait_percent']:.1f}",
             *([f"{result['percent_of_synthetic']:.1f}"] if with_ceiling else []),
-            *([f"{result['times_baseline']:.2f}"] if with_peer else []),
+            *([f"{result['times_baseline']:.2f}"] if with_baseline else []),
         )
         times = result["stage_milliseconds"]
         work.add_row(
@@ -97,7 +97,7 @@ def print_step_results(results: Sequence[Result], console: Console) -> None:
         )
     console.print(speed, work)
     compared = [result for result in results if result["name"] != result.get("baseline")]
-    if with_peer and compared:
+    if with_baseline and compared:
         ratio = compared[0]
         low, high = ratio["times_baseline_range"]
         console.print(

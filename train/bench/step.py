@@ -1,4 +1,4 @@
-"""Rows and a model → images per second of training steps on crops that lie ready, measured in turns."""
+"""`simsiam bench step`: images per second of training steps on crops that are on the device already, in turns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.worker_count import available_cores
-from simsiam.train.bench.loader_results import Result
-from simsiam.train.bench.pinned_process import first_cores
-from simsiam.train.bench.rows import StepRowName
+from simsiam.train.bench.pinned_process import PinnedProcess, first_cores
+from simsiam.train.bench.rates import Result
+from simsiam.train.bench.rows import StepRowName, is_baseline
 from simsiam.train.bench.step_contenders import StepSettings
 from simsiam.train.bench.step_results import step_results_of
 from simsiam.train.bench.step_row import measure_steps
-from simsiam.train.bench.turns import take_turns
+from simsiam.train.bench.turns import StartRow, take_turns
 from simsiam.train.config import PretrainConfig
 from simsiam.train.cuda_graph import check_cuda_graph
 from simsiam.train.precision import choose_arithmetic, open_device
@@ -26,11 +26,12 @@ def bench_steps(
     rounds: int,
     trace: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    start_row: StartRow = PinnedProcess,
 ) -> list[Result]:
-    """Measure each row for `seconds`, a share of them in each of the `rounds`; rows are compared with the peer's.
+    """Measure each row for `seconds`, a share of them in each of the `rounds`; rows are compared with `baseline`.
 
-    `config` holds model, size of the views, batch, precision, compilation and device. Each row lives in a process of
-    its own, on all cores that this program may use, and rests while another one is measured. `trace` is a file for a
+    `config` holds model, size of the views, batch, precision, compilation and device. Each row has a process of
+    its own, on all cores that this program may use, and is idle while another one is measured. `trace` is a file for a
     trace of the first row's steps. `say` is told what is measured now. See `step_results_of` for what is returned.
 
     Raises UsageError for settings that can't work; RunError when a row's process dies or runs out of memory.
@@ -38,11 +39,11 @@ def bench_steps(
     rows: dict[str, StepSettings] = {
         name: StepSettings(name, _configured(config, name), None, seconds / max(rounds, 1)) for name in names
     }
-    return measure_rows(rows, seconds, rounds, trace, None, say)
+    return measure_rows(rows, seconds, rounds, trace, None, say, start_row)
 
 
 def _configured(config: PretrainConfig, name: StepRowName) -> PretrainConfig:
-    # The crops come from nowhere and lie on the device.
+    # The crops are made on the device: nothing is read.
     config = replace(config, data=replace(config.data, path=None, backend="synthetic", workers=0))
     match name:
         case "ours-fp32":
@@ -65,16 +66,17 @@ def measure_rows(
     trace: Path | None,
     ceiling: str | None,
     say: Callable[[str], None],
+    start_row: StartRow = PinnedProcess,
 ) -> list[Result]:
     """Measure rows in turns, the first of them traced, and return their results with the settings they share.
 
-    They are compared with `peer` where it is one of them, and with the row `ceiling` where there is one.
+    They are compared with `baseline` if it is one of them, and with the row `ceiling` if there is one.
     """
     for name, value in {"seconds": seconds, "rounds": rounds}.items():
         if value <= 0:
             raise UsageError(f"{name} is {value}; give a positive number.")
     if not rows:
-        raise UsageError("No row was named; give at least one to --rows.")
+        raise UsageError("No row was named; give at least one.")
     for row in rows.values():
         device = open_device(row.config.device)
         choose_arithmetic(device, row.config.precision)
@@ -82,8 +84,8 @@ def measure_rows(
     first = next(iter(rows))
     rows = rows | {first: replace(rows[first], trace=trace)}
     config, cores = rows[first].config, first_cores(available_cores())
-    measurements = take_turns(measure_steps, rows, cores, rounds, say, "First steps")
-    results = step_results_of(measurements, config.batch_size, "peer" if "peer" in rows else None, ceiling)
+    measurements = take_turns(measure_steps, rows, cores, rounds, first="First steps", say=say, start_row=start_row)
+    results = step_results_of(measurements, config.batch_size, "baseline" if "baseline" in rows else None, ceiling)
     settings = {
         "arch": config.model.arch,
         "stem": config.model.stem,
@@ -93,6 +95,6 @@ def measure_rows(
         "device": open_device(config.device).type,
     }
     return [
-        result | settings | {"compile": "off" if name.startswith("peer") else rows[name].config.compile}
+        result | settings | {"compile": "off" if is_baseline(rows[name].name) else rows[name].config.compile}
         for result, name in zip(results, rows, strict=True)
     ]

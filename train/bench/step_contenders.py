@@ -1,4 +1,4 @@
-"""A row of `simsiam bench step` or `bench train` by name → its batches, and what takes a training step on one."""
+"""Contenders of `simsiam bench step` and `bench train`: the batches of a row, and what takes a training step on one."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
@@ -14,9 +14,9 @@ from simsiam.pipeline.loaders.open_loader import open_loader
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.pipeline.sources.synthetic_source import SyntheticSource
 from simsiam.pipeline.worker_count import worker_count
-from simsiam.train.bench.baseline_step import PeerStep
+from simsiam.train.bench.baseline_step import BaselineStep
 from simsiam.train.bench.loader_batches import LongPlan
-from simsiam.train.bench.rows import StepRowName, TrainRowName
+from simsiam.train.bench.rows import StepRowName, TrainRowName, is_baseline
 from simsiam.train.bench.step_stages import Products
 from simsiam.train.config import PretrainConfig
 from simsiam.train.learner import Learner
@@ -25,7 +25,7 @@ from simsiam.train.run.metrics import StepWindow
 from simsiam.train.step import Mark
 
 _ENDLESS = 1_000_000
-"""Epochs of our loader, steps of the peer's."""
+"""Epochs of our loader, steps of the baseline's."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StepSettings:
     config: PretrainConfig
     """Model, size, batch, precision, compilation, device; in `bench train` source, backend and workers, too."""
     images: Path | None
-    """The folder that the peer's loader reads; None: views that lie ready."""
+    """The folder that the baseline's loader reads; None: views that are ready on the device."""
     seconds: float
     """Of a round."""
     trace: Path | None = None
@@ -57,12 +57,12 @@ class StepRow(NamedTuple):
     backend: str
     precision: str
     products: Products
-    """What its convolutions and products are computed in."""
+    """The dtype of its convolutions and products are computed in."""
 
 
 def open_row(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
     """Open what a row needs; `held` is to close it."""
-    return (_peer if settings.name.startswith("peer") else _ours)(settings, device, held)
+    return (_baseline if is_baseline(settings.name) else _ours)(settings, device, held)
 
 
 def _ours(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
@@ -83,10 +83,10 @@ def _ours(settings: StepSettings, device: torch.device, held: ExitStack) -> Step
     return StepRow(batches, step, learner.model, data.backend, arithmetic.name, products)
 
 
-def _peer(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
-    config, mixed = settings.config, settings.name == "peer-amp"
-    step = PeerStep(config.model, config.optimizer, config.batch_size, device, mixed)
-    batches = _ready_views(config, device) if settings.images is None else _peer_views(settings, device)
+def _baseline(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
+    config, mixed = settings.config, settings.name == "baseline-amp"
+    step = BaselineStep(config.model, config.optimizer, config.batch_size, device, mixed)
+    batches = _ready_views(config, device) if settings.images is None else _baseline_views(settings, device)
     held.enter_context(closing(batches))
     backend = "synthetic" if settings.images is None else "imagefolder-pil"
     if mixed:
@@ -105,7 +105,7 @@ def _ready_views(config: PretrainConfig, device: torch.device) -> Generator[tupl
         yield views
 
 
-def _peer_views(settings: StepSettings, device: torch.device) -> Generator[tuple[Tensor, ...]]:
+def _baseline_views(settings: StepSettings, device: torch.device) -> Generator[tuple[Tensor, ...]]:
     from simsiam.train.bench.baseline_image_folder import image_folder_loader, reference_transform
 
     config, gpu = settings.config, device.type == "cuda"

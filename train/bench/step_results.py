@@ -1,13 +1,11 @@
-"""What was measured of each row of `simsiam bench step` or `bench train` → one JSON object a row."""
+"""Results of `simsiam bench step` and `bench train`: one JSON object a row, with its rate, wait, work and bounds."""
 
-import statistics
 from collections.abc import Sequence
 
-from simsiam.train.bench.loader_results import Result, compare, ratios, speed_of
+from simsiam.train.bench.rates import Result, compare, percent_of, rate_of, speed_of
 from simsiam.train.bench.step_row import FirstSteps, StepRound
 from simsiam.train.bench.step_stages import Products
 from simsiam.train.bench.turns import Measurement
-from simsiam.train.bench.windows import rate_of
 
 StepMeasurement = Measurement[FirstSteps, StepRound]
 
@@ -17,7 +15,7 @@ def step_results_of(
 ) -> list[Result]:
     """Return a result for each row.
 
-    `images_per_second` is the middle window's, and `images_per_second_20_80` what 20 % and 80 % of them stay below.
+    `images_per_second` is the median window's, and `images_per_second_20_80` what 20 % and 80 % of them stay below.
     `stage_milliseconds` come from steps apart, `milliseconds_per_step` from the middle window, and so does all that
     follows. `tflop_per_step` is what the row multiplies: ours leaves padding out on a CPU, where maps are small.
     `percent_of_products` is the share of `product_tflops_per_second`, the most that large matrix products in the row's
@@ -35,7 +33,7 @@ def step_results_of(
     for each in measurements:
         result = _result(each, batch_size, bounds[each.first.products])
         if ceiling:
-            result["percent_of_synthetic"] = round(100 * statistics.median(ratios(each, named[ceiling])), 2)
+            result["percent_of_synthetic"] = percent_of(each, named[ceiling])
         if baseline:
             result |= compare(each, named[baseline])
         results.append(result)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from simsiam.model.activation_checkpointing import recompute_blocks
+from simsiam.model.prepare import prepare
 from simsiam.pipeline.augmentation import Augmentation, Draws, draw
 from simsiam.pipeline.crops import Crops
 from simsiam.train.config import ModelConfig, OptimizerConfig, PrecisionName, PretrainConfig
 from simsiam.train.cuda_graph import GraphedStep
-from simsiam.train.health import FiniteSteps
+from simsiam.train.learner import build_model
 from simsiam.train.loss import Objective, StepOutput
+from simsiam.train.nonfinite_guard import NonfiniteGuard
 from simsiam.train.optimizer import make_optimizer, set_learning_rate
 from simsiam.train.precision import choose_arithmetic
 from simsiam.train.run.metrics import StepWindow
-from simsiam.train.run.training_run import build_model, place_model
 from simsiam.train.step import train_step
 
 if not torch.cuda.is_available():
@@ -64,15 +64,15 @@ class Training:
     ) -> None:
         torch.backends.cudnn.benchmark = False  # which may choose other algorithms the second time
         self.arithmetic = choose_arithmetic(device, precision)
-        self.model = place_model(build_model(CONFIG), device, fused_batch_norm=fused_batch_norm).train()
-        if recompute:
-            recompute_blocks(self.model.encoder)
+        self.model = prepare(
+            build_model(CONFIG), device, fused_batch_norm=fused_batch_norm, recompute=recompute
+        ).train()
         self.optimizer = make_optimizer(self.model, OPTIMIZER, BATCH)
-        self.steps = FiniteSteps(self.model, self.optimizer)
+        self.steps = NonfiniteGuard(self.model, self.optimizer)
         self.window = StepWindow(device)
 
     def step(self, crops: Crops) -> StepOutput:
-        return train_step(crops, Objective(self.model), self.optimizer, self.arithmetic, MEAN, STD)
+        return train_step(crops, Objective(self.model), self.optimizer, self.steps, self.arithmetic, MEAN, STD)
 
     def take(self, step: Callable[[Crops], StepOutput], batches: list[Crops]) -> list[float]:
         losses = []

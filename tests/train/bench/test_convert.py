@@ -1,4 +1,3 @@
-from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,21 +6,7 @@ import pytest
 from simsiam.train.bench import convert as module
 from simsiam.train.bench import rows as bench_row_name
 from simsiam.train.bench.convert import Turn, bench_convert, results_of
-
-
-class SameProcess:
-    """Stands in for PinnedProcess: the row runs here."""
-
-    peak_memory_bytes = 2**20
-
-    def __init__(self, name: str, cores: Sequence[int], function: Callable[..., Generator], *arguments: Any) -> None:
-        self._items = function(*arguments)
-
-    def __next__(self) -> Any:
-        return next(self._items)
-
-    def close(self) -> None:
-        self._items.close()
+from tests.train.bench.conftest import SameProcessRows
 
 
 def test_ratios_to_ffcv_are_taken_within_a_round() -> None:
@@ -41,9 +26,8 @@ def test_ratios_to_ffcv_are_taken_within_a_round() -> None:
 
 
 def test_each_row_does_the_folder_in_its_way(
-    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_process: SameProcessRows
 ) -> None:
-    monkeypatch.setattr(module, "PinnedProcess", SameProcess)
     converted = []
     convert = module.convert
     monkeypatch.setattr(module, "convert", lambda *a, **k: converted.append(k) or convert(*a, **k))
@@ -55,6 +39,7 @@ def test_each_row_does_the_folder_in_its_way(
         workers=1,
         rounds=2,
         folder=tmp_path,
+        start_row=same_process,
     )
     assert [result["name"] for result in results] == ["scan", "convert", "bytes-copied", "re-encoded"]
     scan, *files = results

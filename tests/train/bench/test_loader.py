@@ -1,4 +1,4 @@
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -6,51 +6,24 @@ import pytest
 import torch
 
 from simsiam.train.bench import loader as bench_loader
-from simsiam.train.bench import turns as bench_turns
 from simsiam.train.bench.loader import bench_loaders
-from simsiam.train.bench.loader_row import measure_row
+from tests.train.bench.conftest import SameProcessRows
 
 Bench = Callable[..., list[dict]]
 
 
-class SameProcess:
-    """Stands in for PinnedProcess: the row runs here, and the order of what is asked of the rows is kept."""
-
-    peak_memory_bytes = 2**20
-    asked: list[str]
-
-    def __init__(self, name: str, cores: Sequence[int], function: Callable[..., Generator], *arguments: Any) -> None:
-        assert function is measure_row and len(cores) == 1
-        self._name, self._items = name, function(*arguments)
-
-    def __next__(self) -> Any:
-        self.asked.append(self._name)
-        return next(self._items)
-
-    def close(self) -> None:
-        self.asked.append(f"{self._name} closed")
-        self._items.close()
-
-
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(bench_turns, "PinnedProcess", SameProcess)
-    monkeypatch.setattr(SameProcess, "asked", [], raising=False)
-    return SameProcess.asked
-
-
-@pytest.fixture
-def bench(tiny_images: Path) -> Iterator[Bench]:
+def bench(tiny_images: Path, same_process: SameProcessRows) -> Iterator[Bench]:
     settings: dict[str, Any] = {"batch_size": 8, "size": 16, "workers": 0, "seconds": 0.02, "rounds": 2}
-    settings |= {"device": "cpu", "needed_images_per_second": 100.0}
+    settings |= {"device": "cpu", "needed_images_per_second": 100.0, "start_row": same_process}
     yield lambda *names, **others: bench_loaders(tiny_images / "train", names, **(settings | others))
 
 
-def test_rows_take_turns_the_baseline_first_and_the_ceiling_last(bench: Bench, asked: list[str]) -> None:
+def test_rows_take_turns_the_baseline_first_and_the_ceiling_last(bench: Bench, same_process: SameProcessRows) -> None:
     said = []
     results = bench("synthetic", "torch", "torch", baseline="imagefolder-pil-crops", say=said.append)
     names = ["imagefolder-pil-crops", "torch", "synthetic"]
-    assert asked == [*names * 3, *(f"{name} closed" for name in reversed(names))]
+    assert same_process.asked == [*names * 3, *(f"{name} closed" for name in reversed(names))]
     assert said == [*(f"First epoch: {name}" for name in names), "Round 1 of 2", "Round 2 of 2"]
     assert [result["name"] for result in results] == names
     for result in results:
@@ -62,13 +35,15 @@ def test_rows_take_turns_the_baseline_first_and_the_ceiling_last(bench: Bench, a
     assert results[0]["times_baseline"] == 1 and results[-1]["percent_of_synthetic"] == 100
 
 
-def test_auto_is_the_backend_it_stands_for(bench: Bench, asked: list[str]) -> None:
+def test_auto_is_the_backend_it_stands_for(bench: Bench, same_process: SameProcessRows) -> None:
     results = bench("auto", baseline="auto")
     assert [result["name"] for result in results] == ["resident", "synthetic"]
     assert results[1]["baseline"] == "resident"
 
 
-def test_rows_are_closed_when_one_fails(bench: Bench, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_closed_when_one_fails(
+    bench: Bench, same_process: SameProcessRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench_loader, "results_of", None)
 
     def interrupt(text: str) -> None:
@@ -77,7 +52,7 @@ def test_rows_are_closed_when_one_fails(bench: Bench, asked: list[str], monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         bench("torch", say=interrupt)
-    assert asked == ["torch", "synthetic", "synthetic closed", "torch closed"]
+    assert same_process.asked == ["torch", "synthetic", "synthetic closed", "torch closed"]
 
 
 @pytest.mark.parametrize(
@@ -88,15 +63,15 @@ def test_rows_are_closed_when_one_fails(bench: Bench, asked: list[str], monkeypa
         ({"needed_images_per_second": 0.0}, "needed_images_per_second is 0.0; give a positive number"),
         ({"workers": -1}, "workers is -1"),
         ({"batch_size": 49}, "batch size 49 is larger than the 48 images"),
-        ({"baseline": "copies"}, "The row copies measures the way to the GPU"),
+        ({"baseline": "copies"}, "The row copies measures the copies to a GPU"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_starts(
-    settings: dict, said: str, bench: Bench, asked: list[str]
+    settings: dict, said: str, bench: Bench, same_process: SameProcessRows
 ) -> None:
     with pytest.raises(ValueError, match=said):
         bench("torch", **settings)
-    assert asked == []
+    assert same_process.asked == []
 
 
 def test_gpu_that_is_not_there_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import torch
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.open_source import open_source
-from simsiam.train.bench import loader_batches as bench_batches
 from simsiam.train.bench.loader_batches import LongPlan, RowSettings, batches_of
 from simsiam.train.bench.loader_row import FirstEpoch, Round, measure_row
 from simsiam.train.bench.rows import LoaderRowName
@@ -37,36 +36,27 @@ def test_long_epoch_is_whole_passes_each_in_an_order_of_its_own(plan: LongPlan) 
 
 
 @pytest.mark.parametrize("name", ["torch", "resident", "synthetic", "imagefolder-pil", "imagefolder-pil-crops"])
-def test_rows_hand_over_whole_batches_without_end(
-    name: LoaderRowName, tiny_images: Path, plan: LongPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench_batches, "_LONG_EPOCH", 4)
+def test_rows_hand_over_whole_batches_without_end(name: LoaderRowName, tiny_images: Path) -> None:
+    source = open_source(tiny_images / "train")
+    plan = LongPlan(source, Augmentation(), crop_size=16, batch_size=10, least_steps=4)
     with closing(batches_of(settings(tiny_images, name), plan, CPU, cores=1)) as batches:
-        assert [next(batches) for _ in range(10)] == [10] * 10
+        assert [next(batches).images for _ in range(10)] == [10] * 10
 
 
-def test_synthetic_row_writes_each_batch_to_new_memory(
-    tiny_images: Path, plan: LongPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    augmented = []
-    monkeypatch.setattr(bench_batches, "_augment", lambda crops, dtype: augmented.append((crops, dtype)))
-    with closing(batches_of(settings(tiny_images, "synthetic", augment=True), plan, CPU, cores=1)) as batches:
-        assert next(batches) == next(batches) == 10
-    (first, dtype), (second, _) = augmented
-    assert torch.equal(first.pixels, second.pixels) and first.pixels.data_ptr() != second.pixels.data_ptr()
-    assert dtype == torch.float32
+def test_synthetic_row_writes_each_batch_to_new_memory(tiny_images: Path, plan: LongPlan) -> None:
+    with closing(batches_of(settings(tiny_images, "synthetic"), plan, CPU, cores=1)) as batches:
+        first, second = next(batches), next(batches)
+    assert first.images == second.images == 10
+    assert torch.equal(first.result, second.result) and first.result.data_ptr() != second.result.data_ptr()
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_augmentation_is_done_when_asked_for(
-    augment: bool, tiny_images: Path, plan: LongPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-    augment_views = bench_batches.augment_views
-    monkeypatch.setattr(bench_batches, "augment_views", lambda *a, **k: made.append(augment_views(*a, **k)))
+def test_augmentation_is_done_when_asked_for(augment: bool, tiny_images: Path, plan: LongPlan) -> None:
     with closing(batches_of(settings(tiny_images, "torch", augment), plan, CPU, cores=1)) as batches:
-        next(batches)
-    assert [views.shape for views in made] == ([(20, 3, 16, 16)] if augment else [])
+        result = next(batches).result
+    assert (result.shape, result.dtype) == (
+        ((20, 3, 16, 16), torch.float32) if augment else ((10, 2, 16, 16, 3), torch.uint8)
+    )
 
 
 def test_first_epoch_comes_apart_then_as_many_rounds_as_are_asked_for(tiny_images: Path) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from simsiam.pipeline.errors import RunError, UsageError
-from simsiam.train.bench import pinned_process
-from simsiam.train.bench.pinned_process import PinnedProcess, first_cores
+from simsiam.train.bench.pinned_process import PinnedProcess, first_cores, wait_until_idle
 
 _GENERATORS = """
 import multiprocessing, os, signal, threading, time
@@ -39,11 +38,14 @@ def mask(): yield signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 def start_method(): yield multiprocessing.get_start_method()
 
-def sleep(seconds): time.sleep(seconds); yield
+def interrupt_the_parent():
+    os.kill(os.getppid(), signal.SIGINT)
+    signal.pause(); yield
 
-def restless(seconds):
+def restless(seconds, finished):
     def work():
         while time.process_time() < seconds: pass
+        open(finished, "w").close()
     threading.Thread(target=work, daemon=True).start()
     yield "made"
 """
@@ -71,7 +73,7 @@ def test_process_its_threads_and_its_children_see_the_cores_only(generators: Cal
     assert (tmp_path / "closed").exists()
 
 
-def test_processes_that_it_starts_itself_begin_as_they_do_elsewhere(generators: Callable) -> None:
+def test_processes_that_it_starts_itself_start_as_they_do_elsewhere(generators: Callable) -> None:
     with closing(PinnedProcess("row", first_cores(1), generators("start_method"))) as process:
         assert next(process) == multiprocessing.get_start_method()
 
@@ -89,17 +91,14 @@ def test_interrupt_is_left_to_the_process_that_asks(generators: Callable) -> Non
         assert next(process) == before | {signal.SIGINT}
 
 
-def test_closing_does_not_wait_for_an_item_in_the_making(generators: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(pid: int) -> int:
-        raise KeyboardInterrupt
-
-    process = PinnedProcess("row", first_cores(1), generators("sleep"), 60)
-    monkeypatch.setattr(pinned_process, "memory_bytes", interrupt)
+def test_closing_does_not_wait_for_an_item_that_is_being_made(generators: Callable) -> None:
+    process = PinnedProcess("row", first_cores(1), generators("interrupt_the_parent"), end_within_seconds=60)
     with pytest.raises(KeyboardInterrupt):
         next(process)
-    began = time.monotonic()
+    started = time.monotonic()
     process.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started < 30
+    assert multiprocessing.active_children() == []
 
 
 def test_death_is_told_with_name_and_exit_code(generators: Callable) -> None:
@@ -108,17 +107,36 @@ def test_death_is_told_with_name_and_exit_code(generators: Callable) -> None:
         next(process)
 
 
-def test_next_waits_until_the_process_rests(generators: Callable) -> None:
-    with closing(PinnedProcess("row", first_cores(1), generators("restless"), 2.0)) as process:
-        began = time.monotonic()
+def test_next_waits_until_the_process_is_idle(generators: Callable, tmp_path: Path) -> None:
+    finished = tmp_path / "finished"
+    with closing(PinnedProcess("row", first_cores(1), generators("restless"), 2.0, finished)) as process:
         assert next(process) == "made"
-        assert time.monotonic() - began > 1.5
+        assert finished.exists()
 
 
-def test_a_process_that_never_rests_is_refused(generators: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pinned_process, "_REST_SECONDS", 0.5)
-    with closing(PinnedProcess("my row", first_cores(1), generators("restless"), 99)) as process:
-        began = time.monotonic()
-        with pytest.raises(RunError, match="my row keeps the cores busy"):
-            next(process)
-        assert time.monotonic() - began < 5
+def test_a_process_that_never_rests_is_refused(generators: Callable, tmp_path: Path) -> None:
+    arguments = generators("restless"), 99, tmp_path / "finished"
+    with (
+        closing(PinnedProcess("my row", first_cores(1), *arguments, idle_within_seconds=0)) as process,
+        pytest.raises(RunError, match="my row keeps the cores busy"),
+    ):
+        next(process)
+
+
+@pytest.mark.parametrize(
+    ("cpu_seconds", "idle", "readings"),
+    [
+        ([1.0, 1.0], True, 2),
+        ([1.0, 1.2, 1.4, 1.41], True, 4),
+        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], False, 7),
+    ],
+    ids=["at once", "later", "never"],
+)
+def test_idle_is_less_than_a_tenth_of_a_core(cpu_seconds: list[float], idle: bool, readings: int) -> None:
+    now, read = [100.0], iter(cpu_seconds)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    assert wait_until_idle(lambda: next(read), 1.1, clock=lambda: now[0], sleep=sleep) == idle
+    assert len(list(read)) == len(cpu_seconds) - readings

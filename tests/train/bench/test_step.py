@@ -1,14 +1,12 @@
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from simsiam.train.bench import step_row as bench_step_row
-from simsiam.train.bench import turns as bench_turns
 from simsiam.train.bench.step import bench_steps
 from simsiam.train.bench.step_contenders import StepRow, StepSettings
 from simsiam.train.bench.step_row import StepRound, measure_steps
@@ -16,6 +14,7 @@ from simsiam.train.bench.step_stages import Products
 from simsiam.train.bench.train import bench_train
 from simsiam.train.bench.windows import time_windows
 from simsiam.train.config import DataConfig, ModelConfig, PretrainConfig
+from tests.train.bench.conftest import SameProcessRows
 
 CONFIG = PretrainConfig(
     batch_size=8,
@@ -28,39 +27,20 @@ CONFIG = PretrainConfig(
 FP32 = Products(torch.float32)
 
 
-class SameProcess:
-    """Stands in for PinnedProcess: the row runs here, and the order of what is asked of the rows is kept."""
-
-    peak_memory_bytes = 2**20
-    asked: list[str]
-
-    def __init__(self, name: str, cores: Sequence[int], function: Callable[..., Generator], *arguments: Any) -> None:
-        self._name, self._items = name, function(*arguments)
-
-    def __next__(self) -> Any:
-        self.asked.append(self._name)
-        return next(self._items)
-
-    def close(self) -> None:
-        self.asked.append(f"{self._name} closed")
-        self._items.close()
-
-
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(bench_turns, "PinnedProcess", SameProcess)
-    monkeypatch.setattr(SameProcess, "asked", [], raising=False)
+def rows(same_process: SameProcessRows, monkeypatch: pytest.MonkeyPatch) -> SameProcessRows:
+    """Starts rows in this process that measure as little as they can."""
     monkeypatch.setattr(bench_step_row, "_WARM_UP_STEPS", 1)
     monkeypatch.setattr(bench_step_row, "_STAGED_STEPS", 1)
     monkeypatch.setattr(bench_step_row, "measure_products", lambda device, products: 1e9)
-    return SameProcess.asked
+    return same_process
 
 
-def test_rows_of_steps_take_turns_and_stand_beside_the_peer(asked: list[str], tmp_path: Path) -> None:
+def test_rows_of_steps_take_turns_and_are_compared_with_the_baseline(rows: SameProcessRows, tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
-    names = ("ours", "ours-bf16", "peer", "peer-amp")
-    results = bench_steps(CONFIG, names, seconds=0.02, rounds=2, trace=trace)
-    assert asked == [*names * 3, *(f"{name} closed" for name in reversed(names))]
+    names = ("ours", "ours-bf16", "baseline", "baseline-amp")
+    results = bench_steps(CONFIG, names, seconds=0.02, rounds=2, trace=trace, start_row=rows)
+    assert rows.asked == [*names * 3, *(f"{name} closed" for name in reversed(names))]
     assert [result["name"] for result in results] == list(names)
     assert [result["precision"] for result in results] == ["fp32", "bf16", "fp32", "AMP (bf16)"]
     for result in results:
@@ -70,7 +50,7 @@ def test_rows_of_steps_take_turns_and_stand_beside_the_peer(asked: list[str], tm
         assert min(result["stage_milliseconds"].values()) > 0
         assert result["images_per_second"] > 0 and len(result["images_per_second_by_round"]) == 2
         assert (result["arch"], result["size"], result["batch_size"], result["compile"]) == ("resnet18", 16, 8, "off")
-        assert (result["loader"], result["device"], result["baseline"]) == ("synthetic", "cpu", "peer")
+        assert (result["loader"], result["device"], result["baseline"]) == ("synthetic", "cpu", "baseline")
     # The same work, but that ours in float32 does not multiply what lies outside of a small map.
     ours, *others = [result["tflop_per_step"] for result in results]
     assert 0 < ours < others[0] and len(set(others)) == 1
@@ -78,14 +58,16 @@ def test_rows_of_steps_take_turns_and_stand_beside_the_peer(asked: list[str], tm
     assert "convolution_backward" in trace.read_text()
 
 
-def test_training_stands_beside_its_ceiling(asked: list[str], tiny_images: Path) -> None:
+def test_training_is_compared_with_its_ceiling(rows: SameProcessRows, tiny_images: Path) -> None:
     config = replace(CONFIG, data=replace(CONFIG.data, path=tiny_images / "train", backend="auto"))
-    results = bench_train(config, ("ours", "peer"), seconds=0.02, rounds=1)
-    assert [result["name"] for result in results] == ["ours", "peer", "synthetic"]
+    results = bench_train(config, ("ours", "baseline"), seconds=0.02, rounds=1, start_row=rows)
+    assert [result["name"] for result in results] == ["ours", "baseline", "synthetic"]
     assert [result["loader"] for result in results] == ["resident", "imagefolder-pil", "synthetic"]
-    ours, peer, synthetic = results
-    assert 0 < ours["wait_percent"] < 100 and 0 < peer["wait_percent"] < 100 and 0 <= synthetic["wait_percent"] < 100
-    assert synthetic["percent_of_synthetic"] == 100 and peer["times_baseline"] == 1
+    ours, baseline, synthetic = results
+    assert (
+        0 < ours["wait_percent"] < 100 and 0 < baseline["wait_percent"] < 100 and 0 <= synthetic["wait_percent"] < 100
+    )
+    assert synthetic["percent_of_synthetic"] == 100 and baseline["times_baseline"] == 1
     assert all(result["workers"] == 0 for result in results)
 
 
@@ -100,12 +82,12 @@ def test_training_stands_beside_its_ceiling(asked: list[str], tiny_images: Path)
     ],
 )
 def test_wrong_settings_are_refused_before_anything_starts(
-    change: dict, settings: dict, said: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+    change: dict, settings: dict, said: str, rows: SameProcessRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=said):
-        bench_steps(replace(CONFIG, **change), ("ours",), **{"seconds": 1.0, "rounds": 1} | settings)
-    assert asked == []
+        bench_steps(replace(CONFIG, **change), ("ours",), **{"seconds": 1.0, "rounds": 1} | settings, start_row=rows)
+    assert rows.asked == []
 
 
 def test_a_round_counts_what_was_waited_for_in_its_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +120,12 @@ def test_no_rows_are_refused() -> None:
         bench_steps(CONFIG, (), seconds=1.0, rounds=1)
 
 
-def test_peer_without_a_folder_is_refused(asked: list[str], tmp_path: Path, tiny_images: Path) -> None:
+def test_baseline_without_a_folder_is_refused(rows: SameProcessRows, tmp_path: Path, tiny_images: Path) -> None:
     from simsiam.pipeline.beton.convert import convert
     from simsiam.pipeline.sources.open_records import open_records
 
     convert(open_records(tiny_images / "train"), tmp_path / "tiny.beton", workers=1)
     config = replace(CONFIG, data=replace(CONFIG.data, path=tmp_path / "tiny.beton"))
-    with pytest.raises(ValueError, match=r"The row peer reads a folder of images.*--images"):
-        bench_train(config, ("peer",), seconds=1.0, rounds=1)
-    assert asked == []
+    with pytest.raises(ValueError, match="The row baseline reads a folder of images"):
+        bench_train(config, ("baseline",), seconds=1.0, rounds=1, start_row=rows)
+    assert rows.asked == []

@@ -48,7 +48,7 @@ def test_a_result_holds_rates_stages_and_shares_of_the_bounds() -> None:
 
 
 def test_rows_of_one_precision_have_one_bound() -> None:
-    rows = step_results_of([measured("ours", 200), measured("peer", 200, products=1.6e11)], 10, baseline=None)
+    rows = step_results_of([measured("ours", 200), measured("baseline", 200, products=1.6e11)], 10, baseline=None)
     assert [row["percent_of_products"] for row in rows] == [25.0, 25.0]
 
 
@@ -62,9 +62,9 @@ def test_no_bound_is_claimed_where_no_copy_was_measured() -> None:
     assert not {"percent_of_memory_bound", "copy_gigabytes_per_second", "peak_device_memory_mib"} & set(result)
 
 
-def test_rows_stand_beside_peer_and_ceiling_within_each_round() -> None:
-    rows = [measured("ours", 300, 1000, 400), measured("peer", 100, 200, 100), measured("synthetic", *[2000] * 3)]
-    ours, peer, synthetic = step_results_of(rows, 10, baseline="peer", ceiling="synthetic")
-    assert (ours["times_baseline"], ours["times_baseline_range"], ours["baseline"]) == (4.0, [3.0, 5.0], "peer")
+def test_rows_are_compared_with_baseline_and_ceiling_within_each_round() -> None:
+    rows = [measured("ours", 300, 1000, 400), measured("baseline", 100, 200, 100), measured("synthetic", *[2000] * 3)]
+    ours, baseline, synthetic = step_results_of(rows, 10, baseline="baseline", ceiling="synthetic")
+    assert (ours["times_baseline"], ours["times_baseline_range"], ours["baseline"]) == (4.0, [3.0, 5.0], "baseline")
     assert ours["percent_of_synthetic"] == pytest.approx(20.0) and synthetic["percent_of_synthetic"] == 100.0
-    assert peer["times_baseline"] == 1.0
+    assert baseline["times_baseline"] == 1.0

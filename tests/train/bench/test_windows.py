@@ -2,7 +2,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from simsiam.train.bench.windows import Rate, Window, mean_rate, rate_of, time_window, time_windows
+from simsiam.train.bench.rates import Rate, mean_rate, rate_of
+from simsiam.train.bench.windows import Window, time_window, time_windows
 
 
 class Clock:

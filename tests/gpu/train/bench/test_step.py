@@ -10,7 +10,7 @@ from simsiam.train.bench.rows import StepRowName
 from simsiam.train.bench.step import bench_steps
 from simsiam.train.config import DataConfig, ModelConfig, PretrainConfig
 
-ROWS: tuple[StepRowName, ...] = ("ours", "ours-fused", "ours-graphed", "ours-compiled", "peer", "peer-amp")
+ROWS: tuple[StepRowName, ...] = ("ours", "ours-fused", "ours-graphed", "ours-compiled", "baseline", "baseline-amp")
 
 
 @pytest.mark.timeout(400)
@@ -29,4 +29,4 @@ def test_every_row_has_stages_memory_and_the_memory_bound() -> None:
         assert result["device"] == "cuda" and result["images_per_second"] > 0
         assert 0 < result["peak_device_memory_mib"] < 4096, "what was measured before the rounds counts as well"
         assert 0 < result["percent_of_memory_bound"] < 100
-    assert results["peer"]["precision"] == "fp32, convolutions in tf32"
+    assert results["baseline"]["precision"] == "fp32, convolutions in tf32"

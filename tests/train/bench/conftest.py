@@ -1,0 +1,45 @@
+"""Rows of a bench that run in the tests' own process, shared by the tests of the benches."""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import pytest
+
+PEAK_MEMORY_BYTES = 2**20
+
+
+class SameProcess:
+    """Stands in for PinnedProcess: the row runs in this process. `asked` collects what is asked of the rows."""
+
+    def __init__(self, name: str, function: Callable[..., Generator], *arguments: Any, asked: list[str]) -> None:
+        self.peak_memory_bytes = PEAK_MEMORY_BYTES
+        self._name, self._items, self._asked = name, function(*arguments), asked
+
+    def __next__(self) -> Any:
+        self._asked.append(self._name)
+        return next(self._items)
+
+    def close(self) -> None:
+        self._asked.append(f"{self._name} closed")
+        self._items.close()
+
+
+class SameProcessRows:
+    """Starts rows in this process: give it as `start_row`."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        """Names of the rows in the order in which they were asked for an item, or `NAME closed`."""
+        self.cores: list[Sequence[int]] = []
+        """The cores that each row was to get."""
+
+    def __call__(
+        self, name: str, cores: Sequence[int], function: Callable[..., Generator], *arguments: Any
+    ) -> SameProcess:
+        self.cores.append(cores)
+        return SameProcess(name, function, *arguments, asked=self.asked)
+
+
+@pytest.fixture
+def same_process() -> SameProcessRows:
+    return SameProcessRows()
