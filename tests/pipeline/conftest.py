@@ -3,7 +3,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -33,7 +32,8 @@ def pictures(tmp_path: Path) -> ImageFolder:
         folder = tmp_path / "pictures" / ("cats", "dogs")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         height, width = rng.integers(12, 40, 2)
-        Image.fromarray(noise(height, width, rng)).save(folder / f"{number}.jpg", quality=95)
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg", quality=95)
     return ImageFolder(tmp_path / "pictures")
 
 
@@ -49,7 +49,7 @@ def build() -> Callable[[Path, list[tuple[int, str, list]], list[bytes]], Path]:
 
 @pytest.fixture
 def beton(pictures: ImageFolder, tmp_path: Path) -> Beton:
-    """The JPEGs of `pictures`, byte by byte."""
+    """The JPEGs of `pictures`, byte for byte."""
     return pack_beton(tmp_path / "pictures.beton", [pictures.read(index) for index in range(len(pictures))])
 
 
@@ -66,7 +66,7 @@ def pack_beton(path: Path, images: Sequence["bytes | np.ndarray"]) -> Beton:
 
 
 def build_beton(path: Path, fields: list[tuple[int, str, list]], records: list[bytes]) -> Path:
-    """Write a file of any fields by the published layout alone. The pointer of image i is the place of record i."""
+    """Write a file of any fields, by the published layout alone; image i points to record i."""
     row = metadata_dtype([kind if kind < 7 else 0 for kind, _, _ in fields])
     metadata, table = np.zeros(len(records), row), np.zeros(len(records), ALLOCATION)
     pointers = SMALLEST_PAGE_SIZE + np.cumsum([0, *map(len, records[:-1])])
@@ -83,7 +83,3 @@ def build_beton(path: Path, fields: list[tuple[int, str, list]], records: list[b
     head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
     path.write_bytes(head.ljust(SMALLEST_PAGE_SIZE, b"\0") + data + table[::-1].tobytes())
     return path
-
-
-def noise(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)

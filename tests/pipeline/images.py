@@ -15,9 +15,9 @@ def encoded(image: Image.Image | npt.NDArray[Any], format: str = "JPEG", **optio
     return stream.getvalue()
 
 
-def noise(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Random pixels, uint8 (height, width, 3)."""
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+def noise(*shape: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Random uint8 values of this shape."""
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def photograph(height: int, width: int, seed: int) -> Image.Image:

@@ -12,16 +12,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format, **options)
-    return stream.getvalue()
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+from tests.pipeline.images import encoded, noise, with_orientation
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -33,9 +24,9 @@ def raw_png(width: int, height: int, depth: int, color: int, data: bytes) -> byt
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-def test_rgb_comes_back_bit_for_bit_in_memory_of_its_own():
+def test_rgb_is_decoded_bit_for_bit_into_writable_memory():
     pixels = noise(5, 7, 3)
-    decoded = decode_image(encoded(Image.fromarray(pixels)), "a.png")
+    decoded = decode_image(encoded(pixels, "PNG"), "a.png")
     assert decoded.dtype == np.uint8
     assert decoded.flags.writeable and decoded.flags.c_contiguous
     assert (decoded == pixels).all()
@@ -43,32 +34,32 @@ def test_rgb_comes_back_bit_for_bit_in_memory_of_its_own():
 
 def test_grayscale_is_repeated_in_three_channels():
     pixels = noise(5, 7)
-    assert (decode_image(encoded(Image.fromarray(pixels)), "a.png") == pixels[:, :, None]).all()
+    assert (decode_image(encoded(pixels, "PNG"), "a.png") == pixels[:, :, None]).all()
 
 
 def test_one_bit_is_black_and_white():
     bits = noise(5, 9) > 127
-    assert (decode_image(encoded(Image.fromarray(bits)), "a.png") == np.where(bits, 255, 0)[:, :, None]).all()
+    assert (decode_image(encoded(bits, "PNG"), "a.png") == np.where(bits, 255, 0)[:, :, None]).all()
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_alpha_is_dropped_and_the_colour_below_it_kept(channels: int):
+def test_alpha_is_dropped_and_the_colours_are_kept(channels: int):
     pixels = noise(5, 7, channels)
-    decoded = decode_image(encoded(Image.fromarray(pixels)), "a.png")
+    decoded = decode_image(encoded(pixels, "PNG"), "a.png")
     assert (decoded == (pixels[:, :, :3] if channels == 4 else pixels[:, :, :1])).all()
 
 
 @pytest.mark.parametrize("transparency", [None, 1, bytes([0, 128, 255])])
 def test_palette_gives_its_colours(transparency: int | bytes | None):
-    places = noise(5, 7) % 3
+    indices = noise(5, 7) % 3
     palette = np.array([[1, 2, 3], [40, 50, 60], [255, 0, 255]], np.uint8)
-    image = Image.frombytes("P", (7, 5), places.tobytes())
+    image = Image.frombytes("P", (7, 5), indices.tobytes())
     image.putpalette(palette.tobytes())
     options: dict[str, Any] = {} if transparency is None else {"transparency": transparency}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        decoded = decode_image(encoded(image, **options), "a.png")
-    assert (decoded == palette[places]).all()
+        decoded = decode_image(encoded(image, "PNG", **options), "a.png")
+    assert (decoded == palette[indices]).all()
 
 
 @pytest.mark.parametrize("color, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
@@ -84,7 +75,7 @@ def test_sixteen_bits_keep_their_upper_eight(color: int, channels: int):
     "make",
     [
         lambda samples: b"P5 6 4 65535\n" + samples.astype(">u2").tobytes(),
-        lambda samples: encoded(Image.fromarray(samples), "TIFF"),
+        lambda samples: encoded(samples, "TIFF"),
     ],
 )
 def test_sixteen_bits_of_other_formats_keep_their_upper_eight(make: Callable[[np.ndarray], bytes]):
@@ -106,9 +97,7 @@ def test_cmyk_becomes_rgb():
 def test_exif_orientation_is_not_applied():
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:, :16] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    plain, tagged = (encoded(Image.fromarray(pixels), "JPEG", **options) for options in ({}, {"exif": exif}))
+    plain, tagged = encoded(pixels), encoded(pixels, exif=with_orientation(6))
     with Image.open(io.BytesIO(tagged)) as image:
         assert image.getexif()[0x0112] == 6
     assert (decode_image(tagged, "a.jpg") == decode_image(plain, "a.jpg")).all()
@@ -137,8 +126,8 @@ def test_one_pixel_is_an_image(format: str):
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
-def test_a_cut_image_is_refused_by_name(format: str, kept: float):
-    data = encoded(Image.fromarray(noise(64, 64, 3)), format)
+def test_a_truncated_image_is_refused_by_name(format: str, kept: float):
+    data = encoded(noise(64, 64, 3), format)
     with pytest.raises(ImageError, match=r"^folder/cut\.jpg: ."):
         decode_image(data[: int(len(data) * kept)], "folder/cut.jpg")
 
@@ -154,7 +143,7 @@ def test_text_is_refused_by_name():
 
 
 def test_damaged_pixels_of_a_png_are_refused_by_name():
-    data = bytearray(encoded(Image.fromarray(noise(16, 16, 3))))
+    data = bytearray(encoded(noise(16, 16, 3), "PNG"))
     data[data.index(b"IDAT") + 40] ^= 0xFF
     with pytest.raises(ImageError, match=r"^damaged\.png: ."):
         decode_image(bytes(data), "damaged.png")
@@ -162,7 +151,7 @@ def test_damaged_pixels_of_a_png_are_refused_by_name():
 
 def test_a_bomb_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch):
     bomb = raw_png(20000, 20000, 8, 2, b"\0")
-    # Every way of Pillow's to pixels goes through load.
+    # Pillow decodes pixels in `load` only.
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageError, match=r"^bomb\.png: .*400000000.*178956970"):
@@ -170,7 +159,7 @@ def test_a_bomb_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_half_the_bomb_limit_neither_fails_nor_warns(monkeypatch: pytest.MonkeyPatch):
-    data = encoded(Image.fromarray(noise(10, 10, 3)))
+    data = encoded(noise(10, 10, 3), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -193,7 +182,7 @@ def test_jpegs_give_pillows_pixels_bit_for_bit(subsampling: str, progressive: bo
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_data_that_no_jpeg_may_hold_is_an_error_where_pillow_makes_up_pixels(mode: str):
+def test_corrupt_jpeg_data_is_an_error_where_pillow_makes_up_pixels(mode: str):
     data = encoded(Image.fromarray(noise(64, 64, 3)).convert(mode), "JPEG", quality=90)
     for damaged in (
         data[: len(data) // 2] + data[-2:],
@@ -206,23 +195,23 @@ def test_data_that_no_jpeg_may_hold_is_an_error_where_pillow_makes_up_pixels(mod
             decode_image(damaged, "a.jpg")
 
 
-def test_a_sampling_that_turbojpeg_does_not_know_is_pillows():
-    data = encoded(Image.fromarray(noise(32, 48, 3)), "JPEG", subsampling="4:2:0")
-    place = data.index(b"\xff\xc0") + 11  # sampling of the first component: 3 × 2 instead of 2 × 2
-    assert decode_image(data[:place] + b"\x32" + data[place + 1 :], "").shape == (32, 48, 3)
+def test_a_sampling_unknown_to_turbojpeg_is_left_to_pillow():
+    data = encoded(noise(32, 48, 3), "JPEG", subsampling="4:2:0")
+    offset = data.index(b"\xff\xc0") + 11  # sampling of the first component: 3 × 2 instead of 2 × 2
+    assert decode_image(data[:offset] + b"\x32" + data[offset + 1 :], "").shape == (32, 48, 3)
 
 
-def test_a_jfif_version_that_is_not_known_is_no_damage_and_hides_none():
-    whole = encoded(Image.fromarray(noise(64, 64, 3)), "JPEG", quality=90)
-    place = whole.index(b"JFIF\0") + 5
-    data = whole[:place] + b"\2" + whole[place + 1 :]
+def test_an_unknown_jfif_version_is_no_damage_and_hides_none():
+    whole = encoded(noise(64, 64, 3), "JPEG", quality=90)
+    offset = whole.index(b"JFIF\0") + 5
+    data = whole[:offset] + b"\2" + whole[offset + 1 :]
     np.testing.assert_array_equal(decode_image(data, ""), decode_image(whole, ""))
     with pytest.raises(ImageError, match="some of its pixels may be wrong: Corrupt JPEG data: "):
         decode_image(data[:1000] + b"\xf7" * 40 + data[1040:], "a.jpg")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_damaged_jpegs_in_a_tiff_are_an_error_like_others(mode: str):
+def test_corrupt_jpegs_in_a_tiff_are_an_error_as_well(mode: str):
     image = Image.fromarray(noise(64, 64, 3)).convert(mode)
     data = encoded(image, "TIFF", compression="jpeg", strip_size=64 * 16 * len(mode))
     with Image.open(io.BytesIO(data)) as pillows:

@@ -1,45 +1,42 @@
-import io
+from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from simsiam.pipeline.jpeg import BASELINE, PROGRESSIVE, read_jpeg_header, read_usual_jpeg
+from tests.pipeline.images import encoded, noise
 
 
-def encoded(mode: str = "RGB", size: tuple[int, int] = (60, 40), **options) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
-    return file.getvalue()
+def jpeg(mode: str = "RGB", size: tuple[int, int] = (60, 40), **options: Any) -> bytes:
+    return encoded(Image.fromarray(noise(size[1], size[0], 3)).convert(mode), **options)
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("restart", [0, 2])
 def test_a_baseline_jpeg_is_whole_up_to_its_end_marker(subsampling, restart):
-    data = encoded(subsampling=subsampling, restart_marker_blocks=restart)
+    data = jpeg(subsampling=subsampling, restart_marker_blocks=restart)
     assert read_usual_jpeg(data) == (40, 60, True, len(data))
     assert read_usual_jpeg(data + b"of the camera \xff\xd9") == (40, 60, True, len(data))
 
 
-def test_metadata_and_fill_bytes_are_passed_over():
-    thumbnail = encoded(size=(8, 8))
-    data = encoded(exif=b"Exif\0\0" + thumbnail, comment=b"\xff\xd9")
+def test_metadata_and_padding_are_skipped():
+    thumbnail = jpeg(size=(8, 8))
+    data = jpeg(exif=b"Exif\0\0" + thumbnail, comment=b"\xff\xd9")
     data = data[:2] + b"\xff" + data[2:-2] + b"\xff" + data[-2:]
     assert read_usual_jpeg(data) == (40, 60, True, len(data))
 
 
-def test_a_progressive_jpeg_is_usual_but_not_to_be_copied():
-    assert read_usual_jpeg(encoded(progressive=True)) == (40, 60, False, 0)
+def test_a_progressive_jpeg_is_usual_but_no_baseline():
+    assert read_usual_jpeg(jpeg(progressive=True)) == (40, 60, False, 0)
 
 
 @pytest.mark.parametrize("options", [{"mode": "L"}, {"mode": "CMYK"}, {"keep_rgb": True}], ids=str)
 def test_other_colours_are_not_usual(options):
-    assert read_usual_jpeg(encoded(**options)) is None
+    assert read_usual_jpeg(jpeg(**options)) is None
 
 
-def test_an_adobe_segment_that_says_rgb_is_believed():
-    data = encoded()
+def test_the_adobe_segment_decides_on_the_colour_space():
+    data = jpeg()
     start = data.index(b"\xff\xdb")
     for transform, usual in ((0, False), (1, True), (2, False)):
         adobe = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0" + bytes([transform])
@@ -47,7 +44,7 @@ def test_an_adobe_segment_that_says_rgb_is_believed():
 
 
 def test_twelve_bits_a_sampling_of_four_and_no_height_are_not_usual():
-    data = encoded()
+    data = jpeg()
     frame = data.index(b"\xff\xc0")
     for offset, value in ((4, 12), (11, 0x41), (9, 4)):
         assert read_usual_jpeg(data[: frame + offset] + bytes([value]) + data[frame + offset + 1 :]) is None
@@ -55,15 +52,15 @@ def test_twelve_bits_a_sampling_of_four_and_no_height_are_not_usual():
 
 
 @pytest.mark.parametrize("restart", [0, 2])
-def test_a_jpeg_cut_anywhere_is_never_whole(restart):
-    data = encoded(restart_marker_blocks=restart)
+def test_a_jpeg_truncated_anywhere_is_never_whole(restart):
+    data = jpeg(restart_marker_blocks=restart)
     for length in range(len(data)):
-        jpeg = read_usual_jpeg(data[:length])
-        assert jpeg is None or not jpeg.whole_baseline
+        found = read_usual_jpeg(data[:length])
+        assert found is None or not found.whole_baseline
 
 
 def test_a_lost_restart_and_a_foreign_marker_in_the_scan_are_noticed():
-    data = encoded(restart_marker_blocks=2)
+    data = jpeg(restart_marker_blocks=2)
     first, second = data.index(b"\xff\xd0"), data.index(b"\xff\xd1")
     assert read_usual_jpeg(data[:first] + data[second:]) == (40, 60, False, 0)
     middle = len(data) - 100
@@ -71,19 +68,19 @@ def test_a_lost_restart_and_a_foreign_marker_in_the_scan_are_noticed():
 
 
 def test_the_header_of_any_jpeg_is_read():
-    header = read_jpeg_header(encoded(mode="CMYK", progressive=True))
+    header = read_jpeg_header(jpeg(mode="CMYK", progressive=True))
     assert header is not None
     assert (header.process, header.precision, header.height, header.width) == (PROGRESSIVE, 8, 40, 60)
     assert (header.components, len(header.sampling)) == (b"CMYK", 4)
     assert (header.jfif_version, header.adobe_transform) == (None, 0)
-    plain = read_jpeg_header(encoded(subsampling="4:2:0"))
+    plain = read_jpeg_header(jpeg(subsampling="4:2:0"))
     assert plain is not None
     assert (plain.process, plain.components, plain.sampling) == (BASELINE, b"\1\2\3", b"\x22\x11\x11")
     assert (plain.jfif_version, plain.adobe_transform) == (1, None)
 
 
 def test_a_second_frame_is_refused():
-    data = encoded()
+    data = jpeg()
     frame = data.index(b"\xff\xc0")
     assert read_jpeg_header(data[:frame] + data[frame : frame + 19] + data[frame:]) is None
 
@@ -93,8 +90,8 @@ def test_what_is_no_jpeg_is_none(data):
     assert read_usual_jpeg(data) is read_jpeg_header(data) is None
 
 
-def test_what_decoders_warn_of_before_the_data_is_not_copied():
-    data = encoded()
+def test_headers_that_decoders_warn_of_are_not_usual():
+    data = jpeg()
     version = data.index(b"JFIF\0") + 5
     assert read_usual_jpeg(data[:version] + b"\2" + data[version + 1 :]) is None
     last_coefficient = data.index(b"\xff\xda") + 12

@@ -3,55 +3,100 @@ import multiprocessing
 import os
 import pickle
 import signal
-import time
+from multiprocessing.connection import Connection
+from typing import Any
 
 import pytest
 
+from simsiam.pipeline import worker_pool
 from simsiam.pipeline.worker_pool import ordered_map
+from tests.pipeline.wait_until import wait_until
 
 
 def name(task: int) -> str:
     return f"task {task}"
 
 
-def uneven_square(task: int) -> int:
-    time.sleep(0.02 * (task % 3 == 0))
+def square(task: int) -> int:
     return task * task
+
+
+def event() -> Any:
+    return multiprocessing.get_context("fork").Event()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_results_come_in_order_for_any_number_of_workers(workers):
-    assert list(ordered_map(uneven_square, 50, workers, name)) == [i * i for i in range(50)]
+    assert list(ordered_map(square, 50, workers, name)) == [i * i for i in range(50)]
+
+
+def test_results_come_in_order_whoever_finishes_first():
+    last_done = event()
+
+    def work(task: int) -> int:
+        if task == 0:
+            assert last_done.wait(30)
+        if task == 9:  # in the other worker
+            last_done.set()
+        return task
+
+    assert list(ordered_map(work, 10, 2, name)) == list(range(10))
 
 
 def test_fewer_tasks_than_workers_and_none_at_all():
-    assert list(ordered_map(uneven_square, 1, 3, name)) == [0]
-    assert list(ordered_map(uneven_square, 0, 3, name)) == []
+    assert list(ordered_map(square, 1, 3, name)) == [0]
+    assert list(ordered_map(square, 0, 3, name)) == []
 
 
-def test_the_work_is_done_in_other_processes():
+def test_tasks_run_in_other_processes():
     assert os.getpid() not in set(ordered_map(lambda _: os.getpid(), 4, 2, name))
 
 
-def test_a_waiting_consumer_bounds_the_work_done_ahead(tmp_path):
-    with contextlib.closing(ordered_map(lambda task: (tmp_path / str(task)).touch(), 1000, 2, name)) as results:
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tasks sent to workers."""
+    tasks: list[int] = []
+    send = Connection.send
+    monkeypatch.setattr(Connection, "send", lambda self, batch: tasks.extend(batch.tasks) or send(self, batch))
+    return tasks
+
+
+def test_a_waiting_consumer_bounds_the_work_done_ahead(sent):
+    with contextlib.closing(ordered_map(square, 1000, 2, name)) as results:
         next(results)
-        time.sleep(0.3)
-        assert 1 <= len(list(tmp_path.iterdir())) <= 32
+        assert 1 <= len(sent) <= 16
 
 
-def test_a_slow_task_bounds_the_work_done_ahead_of_it(tmp_path):
-    def work(task: int) -> None:
-        time.sleep(0.5 * (task == 0))
-        (tmp_path / str(task)).touch()
+def test_a_slow_task_bounds_the_work_done_ahead_of_it(sent, monkeypatch):
+    go, received, wait = event(), [], worker_pool.wait
 
+    def work(task: int) -> int:
+        if task == 0:
+            assert go.wait(30)
+        return task
+
+    def counting_wait(connections):
+        if len(sent) - len(received) == 4:  # those of the slow task's worker: the other one gets no more
+            go.set()
+        ready = wait(connections)
+        received.extend(ready)
+        return ready
+
+    monkeypatch.setattr(worker_pool, "wait", counting_wait)
     with contextlib.closing(ordered_map(work, 1000, 2, name)) as results:
         next(results)
-        assert 8 <= len(list(tmp_path.iterdir())) <= 32
+        assert 8 <= len(sent) <= 16
 
 
 def test_a_ctrl_c_does_not_reach_the_workers_and_a_sigterm_ends_them():
-    with contextlib.closing(ordered_map(lambda task: (time.sleep(0.02), os.getpid())[1], 100, 1, name)) as results:
+    never = event()
+
+    def work(task: int) -> int:
+        if task == 2:
+            never.wait()
+        return os.getpid()
+
+    with contextlib.closing(ordered_map(work, 100, 1, name)) as results:
         pid = next(results)
         os.kill(pid, signal.SIGINT)
         assert next(results) == pid
@@ -62,7 +107,7 @@ def test_a_ctrl_c_does_not_reach_the_workers_and_a_sigterm_ends_them():
 
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_results_come_in_order_for_any_batch(batch):
-    assert list(ordered_map(uneven_square, 50, 2, name, batch=batch)) == [i * i for i in range(50)]
+    assert list(ordered_map(square, 50, 2, name, batch=batch)) == [i * i for i in range(50)]
 
 
 def test_the_task_of_a_batch_that_killed_its_worker_is_named():
@@ -91,7 +136,7 @@ def test_buffers_arrive_unchanged_whatever_their_size(size):
         assert bytes(buffer) == content(task)
 
 
-def test_a_buffer_stays_until_as_many_results_as_a_batch_were_asked_for():
+def test_a_buffer_is_valid_until_a_batch_of_results_was_requested():
     results = ordered_map(lambda task: pickle.PickleBuffer(bytes([task]) * 1000), 90, 2, name, batch=3)
     for first in range(0, 90, 3):
         held = [next(results) for _ in range(3)]
@@ -104,7 +149,7 @@ def test_large_results_do_not_block():
 
 
 def test_closing_early_ends_the_workers():
-    results = ordered_map(uneven_square, 1000, 2, name)
+    results = ordered_map(square, 1000, 2, name)
     next(results)
     assert len(multiprocessing.active_children()) == 2
     results.close()
@@ -132,7 +177,7 @@ def test_a_killed_worker_is_an_error_that_names_its_tasks(workers):
     assert multiprocessing.active_children() == []
 
 
-def test_results_sent_before_a_death_are_not_blamed():
+def test_results_sent_before_a_death_arrive():
     def die(task: int) -> int:
         if task == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -140,7 +185,7 @@ def test_results_sent_before_a_death_are_not_blamed():
 
     with contextlib.closing(ordered_map(die, 60, 1, name)) as results:
         assert next(results) == 0
-        time.sleep(0.3)  # the worker has answered tasks 1 and 2 and died by now
+        wait_until(lambda: not multiprocessing.active_children())
         assert [next(results), next(results)] == [1, 2]
         with pytest.raises(RuntimeError, match=r"working on: task 3\."):
             next(results)
@@ -152,7 +197,14 @@ def test_a_worker_that_exits_is_an_error():
 
 
 def test_a_worker_killed_while_another_works_is_noticed():
-    with contextlib.closing(ordered_map(lambda task: (time.sleep(0.2), os.getpid())[1], 100, 2, name)) as results:
+    never = event()
+
+    def work(task: int) -> int:
+        if task:
+            never.wait()
+        return os.getpid()
+
+    with contextlib.closing(ordered_map(work, 100, 2, name)) as results:
         pid = next(results)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match=f"pid {pid}"):

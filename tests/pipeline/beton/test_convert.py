@@ -1,6 +1,5 @@
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,15 @@ from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.manifest import manifest_path
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter
-from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import RawRecordError
+from tests.pipeline.beton.memory_records import MemoryRecords
+from tests.pipeline.images import encoded, noise, with_orientation
 
 ORIENTATION = 0x0112
 
 
-def encode(pixels: np.ndarray, kind: str = "PNG", orientation: int = 1) -> bytes:
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, exif=exif, quality=95)
-    return file.getvalue()
+def png(pixels: np.ndarray) -> bytes:
+    return encoded(pixels, "PNG")
 
 
 def orientation_of(jpeg: bytes) -> int:
@@ -31,43 +27,16 @@ def orientation_of(jpeg: bytes) -> int:
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:
-    """A few large patches of colour, so that reducing and JPEG keep them recognisable."""
-    patches = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
-    return np.array(Image.fromarray(patches).resize((width, height), Image.Resampling.NEAREST))
-
-
-class Memory:
-    """A Source of encoded images held in memory."""
-
-    broken: Sequence[tuple[str, str]] = ()
-    name_prefix = ""
-    files_hash = ""
-
-    def __init__(self, images: list[bytes], labels: list[int] | None = None, classes: Sequence[str] = ()) -> None:
-        self.images = images
-        self.labels = np.array(labels if labels is not None else [-1] * len(images), np.int64)
-        self.sizes = np.zeros((len(images), 2), np.int32)
-        self.classes = classes
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        return f"dir/{index}.png"
-
-    def read(self, index: int) -> bytes:
-        return self.images[index]
-
-    def decode(self, index: int) -> np.ndarray:
-        return decode_image(self.images[index], self.name(index))
+    """Four large patches of colour, which survive reducing and JPEG."""
+    return np.array(Image.fromarray(noise(2, 2, 3, seed=seed)).resize((width, height), Image.Resampling.NEAREST))
 
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def source(count: int = 8, **options) -> Memory:
-    return Memory([encode(picture(60 + i, 80, i)) for i in range(count)], **options)
+def source(count: int = 8, **options) -> MemoryRecords:
+    return MemoryRecords([png(picture(60 + i, 80, i)) for i in range(count)], **options)
 
 
 def test_images_labels_classes_and_names_arrive_in_order(tmp_path):
@@ -114,30 +83,29 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
     ],
 )
 def test_the_longer_side_is_reduced_and_the_aspect_kept(tmp_path, size, max_side, expected):
-    convert(Memory([encode(picture(*size, seed=0))]), tmp_path / "out.beton", max_side=max_side, workers=1)
+    convert(MemoryRecords([png(picture(*size, seed=0))]), tmp_path / "out.beton", max_side=max_side, workers=1)
     assert tuple(Beton(tmp_path / "out.beton").sizes[0]) == expected
 
 
 def test_reducing_is_antialiased(tmp_path):
     stripes = np.zeros((64, 600, 3), np.uint8)
     stripes[:, ::2] = 255
-    convert(Memory([encode(stripes)]), tmp_path / "out.beton", max_side=75, workers=1)
+    convert(MemoryRecords([png(stripes)]), tmp_path / "out.beton", max_side=75, workers=1)
     # Sampling every eighth column would give all black or all white.
     assert np.abs(Beton(tmp_path / "out.beton").decode(0)[:, 4:-4].astype(int) - 127).max() <= 8
 
 
-def test_quality_is_that_of_the_jpeg(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+def test_the_jpeg_has_the_quality(tmp_path):
     for quality in (40, 90):
-        convert(Memory([encode(noise)]), tmp_path / f"{quality}", quality=quality, workers=1)
+        convert(MemoryRecords([png(noise(64, 64, 3))]), tmp_path / f"{quality}", quality=quality, workers=1)
     tables = [Image.open(io.BytesIO(Beton(tmp_path / f"{q}").read(0))).quantization for q in (40, 90)]  # pyright: ignore[reportAttributeAccessIssue]
     # ITU-T T.81 table K.1 starts with 16; libjpeg scales it by 5000/q below quality 50 and by 200 - 2q percent above.
     assert [table[0][0] for table in tables] == [20, 3]
 
 
-def test_broken_images_are_left_out_and_reported(tmp_path):
+def test_broken_images_are_skipped_and_reported(tmp_path):
     images = source(6, labels=list(range(6)), classes=list("abcdef"))
-    images.images[2] = images.images[2][:200]
+    images.images[2] = images.images[2][:100]
     images.images[4] = b""
     images.broken = [("dir/scan.png", "not an image")]
     report = convert(images, tmp_path / "out.beton", workers=2)
@@ -151,7 +119,7 @@ def test_broken_images_are_left_out_and_reported(tmp_path):
     assert beton.manifest.left_out == report.skipped
 
 
-def test_the_manifest_tells_how_the_file_was_made(tmp_path):
+def test_the_manifest_contains_the_settings(tmp_path):
     convert(source(2), tmp_path / "out.beton", max_side=50, quality=80, workers=1)
     manifest = json.loads(manifest_path(tmp_path / "out.beton").read_text())
     assert manifest["settings"] == {
@@ -165,10 +133,9 @@ def test_the_manifest_tells_how_the_file_was_made(tmp_path):
     assert manifest["images"] == 2
 
 
-def test_an_image_too_large_for_a_page_is_left_out(tmp_path, monkeypatch):
+def test_an_image_larger_than_a_page_is_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(convert_module, "BetonWriter", lambda *a, **k: BetonWriter(*a, page_size=2 << 20, **k))
-    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
-    images = Memory([encode(noise, "BMP"), encode(picture(20, 20, 0))])
+    images = MemoryRecords([encoded(noise(1500, 1500, 3), "BMP"), png(picture(20, 20, 0))])
     report = convert(images, tmp_path / "out.beton", max_side=None, quality=100, workers=1)
     assert report.count == 1
     ((name, reason),) = report.skipped
@@ -176,14 +143,14 @@ def test_an_image_too_large_for_a_page_is_left_out(tmp_path, monkeypatch):
     assert "larger than a page" in reason
 
 
-def test_a_side_no_jpeg_can_have_is_left_out(tmp_path):
-    images = Memory([encode(np.zeros((1, 65_501, 3), np.uint8)), encode(picture(20, 20, 0))])
+def test_an_image_too_long_for_a_jpeg_is_skipped(tmp_path):
+    images = MemoryRecords([png(np.zeros((1, 65_501, 3), np.uint8)), png(picture(20, 20, 0))])
     assert [name for name, _ in convert(images, tmp_path / "o", max_side=None, workers=1).skipped] == ["dir/0.png"]
 
 
-def test_pixels_are_taken_as_stored_unless_orientation_is_applied(tmp_path):
+def test_pixels_are_kept_as_stored_unless_orientation_is_applied(tmp_path):
     pixels = picture(40, 60, 1)
-    images = Memory([encode(pixels, "JPEG", orientation=tag) for tag in (1, 6, 3)])
+    images = MemoryRecords([encoded(pixels, quality=95, exif=with_orientation(tag)) for tag in (1, 6, 3)])
     convert(images, tmp_path / "stored", workers=1)
     convert(images, tmp_path / "turned", workers=1, apply_orientation=True)
     stored, turned = Beton(tmp_path / "stored"), Beton(tmp_path / "turned")
@@ -204,7 +171,7 @@ def test_a_beton_can_be_converted_again(tmp_path):
     assert Beton(tmp_path / "small").sizes.max() == 40
 
 
-class Pixels(Memory):
+class Pixels(MemoryRecords):
     """Has no encoded bytes."""
 
     def read(self, index: int) -> bytes:
@@ -222,7 +189,7 @@ def test_progress_counts_every_image(tmp_path):
     assert calls == [(i, 5) for i in range(1, 6)]
 
 
-def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(tmp_path):
     convert(source(3), tmp_path / "o", workers=1)
     with pytest.raises(ValueError, match="exists"):
         convert(source(2), tmp_path / "o", workers=1)
@@ -231,11 +198,11 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
     assert len(Beton(tmp_path / "o")) == 2
 
 
-def test_no_readable_image_is_an_error_that_leaves_nothing(tmp_path):
+def test_without_a_readable_image_there_is_no_file(tmp_path):
     with pytest.raises(ValueError, match=r"None of the 2 images can be read; the first is dir/0\.png: "):
-        convert(Memory([b"x", b"y"]), tmp_path / "o", workers=2)
+        convert(MemoryRecords([b"x", b"y"]), tmp_path / "o", workers=2)
     with pytest.raises(ValueError, match="no readable image"):
-        convert(Memory([]), tmp_path / "o")
+        convert(MemoryRecords([]), tmp_path / "o")
     assert names(tmp_path) == []
 
 
@@ -245,7 +212,7 @@ def test_refuses_bad_settings(tmp_path, options):
         convert(source(1), tmp_path / "o", **options)
 
 
-def test_an_output_folder_is_made_or_the_error_is_clear(tmp_path):
+def test_missing_folders_are_created_or_the_error_is_clear(tmp_path):
     convert(source(1), tmp_path / "a" / "b" / "o", workers=1)
     assert len(Beton(tmp_path / "a" / "b" / "o")) == 1
     (tmp_path / "file").touch()

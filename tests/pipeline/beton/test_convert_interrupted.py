@@ -1,57 +1,32 @@
 import contextlib
-import io
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter
-
-
-class Memory:
-    """A Source of encoded images held in memory."""
-
-    classes: Sequence[str] = ()
-    broken: Sequence[tuple[str, str]] = ()
-    name_prefix = ""
-    files_hash = ""
-
-    def __init__(self, images: list[bytes]) -> None:
-        self.images = images
-        self.labels = np.full(len(images), -1, np.int64)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        return f"dir/{index}.png"
-
-    def read(self, index: int) -> bytes:
-        return self.images[index]
+from tests.pipeline.beton.memory_records import MemoryRecords
+from tests.pipeline.images import encoded
+from tests.pipeline.wait_until import wait_until
 
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def source(count: int) -> Memory:
-    file = io.BytesIO()
-    Image.new("RGB", (80, 60), "red").save(file, "PNG")
-    return Memory([file.getvalue()] * count)
+def source(count: int) -> MemoryRecords:
+    return MemoryRecords([encoded(Image.new("RGB", (80, 60), "red"), "PNG")] * count)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interruption_leaves_no_file_and_no_process(tmp_path, error):
+def test_an_interruption_within_the_first_page_leaves_no_file_and_no_process(tmp_path, error):
     def interrupt(done: int, total: int) -> None:
         if done == 5:
             raise error
@@ -59,12 +34,12 @@ def test_an_interruption_leaves_no_file_and_no_process(tmp_path, error):
     with pytest.raises(error) as caught:
         convert(source(20), tmp_path / "o", workers=2, progress=interrupt)
     assert names(tmp_path) == []
-    # While the traceback lives, so does the generator that owns the workers: it must have been closed.
+    # The traceback keeps the generator that owns the workers alive: it must have been closed.
     assert caught.tb is not None
     assert multiprocessing.active_children() == []
 
 
-class Deadly(Memory):
+class Deadly(MemoryRecords):
     """Kills the process that reads image 5."""
 
     def read(self, index: int) -> bytes:
@@ -81,7 +56,7 @@ def test_a_killed_worker_is_an_error_that_names_the_image(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_where_the_last_rename_fails_what_stood_there_does_still(tmp_path, monkeypatch, error):
+def test_a_failing_rename_keeps_the_older_file(tmp_path, monkeypatch, error):
     convert(source(3), tmp_path / "o", workers=1)
     before = {name: (tmp_path / name).read_bytes() for name in ("o", "o.json")}
     monkeypatch.setattr(BetonWriter, "finish", lambda self: (_ for _ in ()).throw(error("crash")))
@@ -95,15 +70,14 @@ def test_where_the_last_rename_fails_what_stood_there_does_still(tmp_path, monke
 
 def test_a_crash_between_the_two_renames_never_opens_silently(tmp_path, monkeypatch):
     convert(source(3), tmp_path / "o", workers=1)
-    monkeypatch.setattr(
-        BetonWriter, "finish", lambda self: self.part.unlink()
-    )  # where the power went, nothing cleans up
+    # As after a power cut, nothing cleans up.
+    monkeypatch.setattr(BetonWriter, "finish", lambda self: self.part.unlink())
     convert(source(2), tmp_path / "o", workers=1, overwrite=True)
     with pytest.raises(ValueError, match=r"manifest .* belongs to another file"):
         Beton(tmp_path / "o")
 
 
-def test_an_error_behind_the_last_rename_leaves_the_new_file_with_its_manifest(tmp_path, monkeypatch):
+def test_an_error_after_the_rename_leaves_the_new_file_with_its_manifest(tmp_path, monkeypatch):
     convert(source(3), tmp_path / "o", workers=1)
     monkeypatch.setattr("simsiam.pipeline.beton.writer.sync_folder", lambda _: (_ for _ in ()).throw(OSError("late")))
     with pytest.raises(OSError, match="late"):
@@ -115,7 +89,7 @@ def test_an_error_behind_the_last_rename_leaves_the_new_file_with_its_manifest(t
 def script(tmp_path: Path, read: str, options: str = ""):
     """A process that converts 400 images of noise, with `read` at the start of the source's method of that name."""
     code = f"""
-import io, os, signal, sys, time, resource
+import io, signal, sys, resource
 import numpy as np
 from PIL import Image
 from simsiam.pipeline.beton.convert import convert
@@ -145,13 +119,6 @@ convert(Noise(), sys.argv[1] + "/o", workers=2, progress=lambda done, total: pri
         process.communicate()
 
 
-def wait_until(condition, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the time is over"
-        time.sleep(0.02)
-
-
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -164,9 +131,9 @@ def running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parent")
-def test_killing_the_parent_ends_the_workers_and_leaves_no_file_under_the_final_name(tmp_path):
+def test_killing_the_parent_ends_the_workers_and_leaves_no_complete_file(tmp_path):
     shared_before = set(names(Path("/dev/shm")))
-    with script(tmp_path, read="if index > 15: time.sleep(60)") as process:
+    with script(tmp_path, read="if index > 15: signal.pause()") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         workers = children(process.pid)
@@ -176,17 +143,17 @@ def test_killing_the_parent_ends_the_workers_and_leaves_no_file_under_the_final_
         wait_until(lambda: not any(running(pid) for pid in workers))
     assert names(tmp_path) == ["o.part"]  # no page was full
     assert not [name for name in set(names(Path("/dev/shm"))) - shared_before if name.startswith(("psm_", "sem."))]
-    # The conversion of another set starts over, whatever the killed one left.
+    # The conversion of another set starts over.
     convert(source(2), tmp_path / "o", workers=1)
     assert names(tmp_path) == ["o", "o.json"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
 def test_a_signal_that_raises_cleans_up(tmp_path, number, code):
-    # A job in the background of a shell would ignore SIGINT, and so would all that it starts.
+    # Processes started by a background job of a shell ignore SIGINT.
     handler = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     handler += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
-    with script(tmp_path, "if index > 15: time.sleep(60)", handler) as process:
+    with script(tmp_path, "if index > 15: signal.pause()", handler) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         workers = children(process.pid)
@@ -198,7 +165,7 @@ def test_a_signal_that_raises_cleans_up(tmp_path, number, code):
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_ends_the_conversion_and_nothing_stands_under_the_name(tmp_path):
+def test_on_a_full_disk_there_is_no_file(tmp_path):
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (9 << 20, 9 << 20))"
     with script(tmp_path, "pass", limit) as process:
         _, errors = process.communicate(timeout=30)
@@ -208,7 +175,7 @@ def test_a_full_disk_ends_the_conversion_and_nothing_stands_under_the_name(tmp_p
     assert names(tmp_path) == []  # there was room for less than a page of images
 
 
-def test_on_a_full_disk_what_is_done_is_kept_and_gone_on_with_when_there_is_room(tmp_path):
+def test_on_a_full_disk_complete_pages_are_kept_and_resumed_when_there_is_room(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk], capture_output=True).returncode:

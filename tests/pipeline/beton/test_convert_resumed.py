@@ -1,23 +1,24 @@
-"""Conversions that were killed, and went on."""
+"""Conversions that were killed, and resumed."""
 
 import errno
-import io
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter
+from simsiam.pipeline.decode import decode_image
+from tests.pipeline.images import encoded, noise
+from tests.pipeline.wait_until import wait_until
 
 COUNT = 240
 BROKEN = (0, 7, 60, 61, 239)
@@ -41,44 +42,43 @@ class Noise:
     def read(self, index: int) -> bytes:
         if index in BROKEN:
             return b"broken"
-        file = io.BytesIO()
-        pixels = np.random.default_rng(index).integers(0, 256, (240, 240 + index % 5, 3), np.uint8)
-        Image.fromarray(pixels).save(file, "JPEG", quality=99, subsampling="4:4:4")
-        return file.getvalue()
+        return encoded(noise(240, 240 + index % 5, 3, seed=index), quality=99, subsampling="4:4:4")
+
+    def decode(self, index: int) -> np.ndarray:
+        return decode_image(self.read(index), self.name(index))
 
 
 SCRIPT = """
-import sys, time
+import signal, sys
 sys.path.insert(0, sys.argv[2])
 from test_convert_resumed import Noise
 from simsiam.pipeline.beton.convert import convert
 def wait(done, total):
     if done == int(sys.argv[3]):
         print("there", flush=True)
-        time.sleep(60)
+        signal.pause()
 convert(Noise(), sys.argv[1], workers=2, progress=wait)
 """
 
 
 def kill_at(done: int, out: Path) -> None:
-    """Start the conversion and kill it with SIGKILL when `done` images are done."""
+    """Start the conversion, kill it with SIGKILL when `done` images are done, and wait until its workers are gone."""
     command = [sys.executable, "-c", SCRIPT, str(out), str(Path(__file__).parent), str(done)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "there\n"
         process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not is_locked(Path(f"{out}.part")))
 
 
-def convert_when_free(out: Path, images: Noise | None = None, **options):
-    """Convert once the killed one's workers, which hold its lock, have gone."""
-    deadline = time.monotonic() + 10
-    while True:
+def is_locked(part: Path) -> bool:
+    """Return whether a writer, or a worker that was forked from it, has the file open."""
+    with part.open("rb") as file:
         try:
-            return convert(images or Noise(), out, **options)
-        except ValueError as error:
-            if "Another conversion" not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(0.02)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +99,12 @@ def same(out: Path, expected: Path) -> bool:
 
 
 @pytest.mark.parametrize("done", [30, 64, 239])
-def test_after_a_kill_the_same_call_goes_on_and_gives_the_same_bytes(tmp_path, uninterrupted, done):
+def test_after_a_kill_the_same_call_resumes_and_gives_the_same_bytes(tmp_path, uninterrupted, done):
     out = tmp_path / "o.beton"
     kill_at(done, out)
     assert names(tmp_path) == ["o.beton.part", *["o.beton.part.journal"] * (done > 45)]
     calls = []
-    report = convert_when_free(out, workers=1, progress=lambda *call: calls.append(call))
+    report = convert(Noise(), out, workers=1, progress=lambda *call: calls.append(call))
     # All but the last, incomplete page.
     assert done - 45 < report.taken_over <= done
     assert (report.taken_over > 0) == (done > 45)
@@ -115,7 +115,7 @@ def test_after_a_kill_the_same_call_goes_on_and_gives_the_same_bytes(tmp_path, u
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError, OSError])
-def test_whatever_ended_it_the_same_call_goes_on(tmp_path, uninterrupted, error):
+def test_after_any_exception_the_same_call_resumes(tmp_path, uninterrupted, error):
     out = tmp_path / "o.beton"
 
     def interrupt(done: int, total: int) -> None:
@@ -127,7 +127,7 @@ def test_whatever_ended_it_the_same_call_goes_on(tmp_path, uninterrupted, error)
     (note,) = caught.value.__notes__
     assert f"{out}.part" in note
     assert names(tmp_path) == ["o.beton.part", "o.beton.part.journal"]
-    # An interruption while it looks at what there is costs nothing.
+    # An interruption while it resumes loses nothing.
     with pytest.raises(error), pytest.MonkeyPatch.context() as patch:
         patch.setattr("simsiam.pipeline.beton.writer.read_exactly", lambda *_: (_ for _ in ()).throw(error))
         convert(Noise(), out, workers=2)
@@ -136,12 +136,11 @@ def test_whatever_ended_it_the_same_call_goes_on(tmp_path, uninterrupted, error)
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
 
 
-def test_two_kills_are_survived_as_one(tmp_path, uninterrupted):
+def test_a_conversion_killed_twice_resumes(tmp_path, uninterrupted):
     out = tmp_path / "o.beton"
     kill_at(70, out)
-    time.sleep(0.5)
     kill_at(190, out)
-    assert convert_when_free(out, workers=2).taken_over > 120
+    assert convert(Noise(), out, workers=2).taken_over > 120
     assert same(out, uninterrupted)
 
 
@@ -164,19 +163,18 @@ def test_two_kills_are_survived_as_one(tmp_path, uninterrupted):
     ],
     ids=["part cut", "part damaged", "no part", "journal cut", "journal empty", "other format", "no journal"],
 )
-def test_what_a_power_cut_may_leave_is_not_trusted(tmp_path, uninterrupted, damage, reason):
+def test_damage_by_a_power_cut_is_noticed(tmp_path, uninterrupted, damage, reason):
     out = tmp_path / "o.beton"
     kill_at(190, out)
-    time.sleep(0.3)
     damage(tmp_path / "o.beton.part", tmp_path / "o.beton.part.journal")
     with warnings.catch_warnings(record=True) as told:
-        convert_when_free(out, workers=2)
+        convert(Noise(), out, workers=2)
     assert [str(warning.message).rpartition(": ")[2].rstrip(".") for warning in told] == [reason] * bool(reason)
     assert same(out, uninterrupted)
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
 
 
-def test_where_the_journal_cannot_be_written_the_pages_before_are_gone_on_with(tmp_path, uninterrupted, monkeypatch):
+def test_where_the_journal_cannot_be_written_the_pages_before_are_resumed(tmp_path, uninterrupted, monkeypatch):
     out, write, lines = tmp_path / "o.beton", os.write, iter(range(99))
 
     def fill_the_disk(file: int, line: bytes) -> int:
@@ -193,14 +191,14 @@ def test_where_the_journal_cannot_be_written_the_pages_before_are_gone_on_with(t
     assert same(out, uninterrupted)
 
 
-def test_an_image_that_can_be_read_again_is_not_left_out(tmp_path, monkeypatch, uninterrupted):
+def test_an_image_that_can_be_read_again_is_not_skipped(tmp_path, monkeypatch, uninterrupted):
     out = tmp_path / "o.beton"
     kill_at(190, out)
     images = Noise()
     good = images.read(59)
     monkeypatch.setattr(images, "read", lambda index: good if index == 60 else Noise().read(index))
-    report = convert_when_free(out, images, workers=2)
-    # The first page, of which images 0 and 7 are still broken, is taken over; the second is written anew.
+    report = convert(images, out, workers=2)
+    # The first page, of which images 0 and 7 are still broken, is kept; the second one is written again.
     assert 8 <= report.taken_over <= 60
     assert [name for name, _ in report.skipped] == [f"noise {i}" for i in BROKEN if i != 60]
     assert len(Beton(out)) == COUNT - len(BROKEN) + 1
@@ -209,30 +207,30 @@ def test_an_image_that_can_be_read_again_is_not_left_out(tmp_path, monkeypatch, 
     assert same(out, whole)
 
 
-def test_an_image_left_out_for_another_reason_by_now_is_reported_so(tmp_path, monkeypatch):
+def test_an_image_that_is_broken_otherwise_by_now_is_reported_so(tmp_path, monkeypatch):
     out = tmp_path / "o.beton"
     kill_at(130, out)
     images = Noise()
     monkeypatch.setattr(images, "read", lambda index: b"" if index == 7 else Noise().read(index))
-    report = convert_when_free(out, images, workers=2)
+    report = convert(images, out, workers=2)
     assert report.taken_over > 80
     assert dict(report.skipped)["noise 7"] == "the file is empty"
 
 
-def test_a_first_page_that_cannot_be_kept_starts_over_and_says_why(tmp_path, monkeypatch):
+def test_a_first_page_that_cannot_be_kept_is_a_new_start_with_a_reason(tmp_path, monkeypatch):
     out = tmp_path / "o.beton"
     kill_at(130, out)
     images = Noise()
     monkeypatch.setattr(images, "read", lambda index: Noise().read(8 if index == 7 else index))
     with pytest.warns(UserWarning, match=r"Starting over, .*o\.beton .*can be read now"):
-        assert convert_when_free(out, images, workers=2).taken_over == 0
+        assert convert(images, out, workers=2).taken_over == 0
 
 
 def test_other_settings_start_over(tmp_path):
     out = tmp_path / "o.beton"
     kill_at(130, out)
     with pytest.warns(UserWarning, match="Starting over, since .*: the settings changed in between"):
-        assert convert_when_free(out, workers=2, quality=80, reencode=True).taken_over == 0
+        assert convert(Noise(), out, workers=2, quality=80, reencode=True).taken_over == 0
     assert Beton(out).damaged_pages() == []
 
 
@@ -244,16 +242,16 @@ def test_other_settings_start_over(tmp_path):
         ("classes", ("a", "b", "d"), "the images' names or classes changed"),
     ],
 )
-def test_a_set_in_another_place_or_with_a_changed_file_starts_over(tmp_path, what, value, told):
+def test_a_moved_or_changed_set_starts_over(tmp_path, what, value, told):
     out = tmp_path / "o.beton"
     kill_at(130, out)
     other = Noise()
     setattr(other, what, value)
     with pytest.warns(UserWarning, match=told):
-        assert convert_when_free(out, other, workers=2).taken_over == 0
+        assert convert(other, out, workers=2).taken_over == 0
 
 
-def test_a_writer_that_cannot_ask_takes_over_what_was_left_out(tmp_path):
+def test_without_a_check_skipped_images_stay_skipped(tmp_path):
     out, jpeg = tmp_path / "o.beton", Noise().read(1)
     with pytest.raises(RuntimeError), BetonWriter(out, 99, journal_key={"a": "b"}) as writer:
         writer.skip("broken")
@@ -264,7 +262,7 @@ def test_a_writer_that_cannot_ask_takes_over_what_was_left_out(tmp_path):
         assert (writer.position > 20, writer.skipped, writer.started_over) == (True, [(0, "broken")], "")
 
 
-def test_a_writer_without_a_key_leaves_no_journal_behind(tmp_path):
+def test_a_writer_without_a_key_removes_an_old_journal(tmp_path):
     (tmp_path / "o.beton.part.journal").write_text("old")
     with BetonWriter(tmp_path / "o.beton", 1) as writer:
         writer.append(b"\xff\xd8", 1, 1, 0)

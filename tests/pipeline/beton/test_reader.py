@@ -1,4 +1,3 @@
-import io
 import pickle
 import subprocess
 import sys
@@ -7,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from simsiam.pipeline.beton.layout import read_index
 from simsiam.pipeline.beton.manifest import Manifest, page_checksums, write_manifest
@@ -16,6 +14,7 @@ from simsiam.pipeline.beton.writer import BetonWriter
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError, RawRecordError
 from simsiam.pipeline.sources.open_source import open_source
+from tests.pipeline.images import encoded
 
 PAGE = 2 << 20
 
@@ -26,18 +25,8 @@ def gradient(height: int, width: int, seed: int) -> np.ndarray:
     return np.stack([rows * 3 + seed * 20, columns * 2 + seed, rows + columns], axis=2).clip(0, 255).astype(np.uint8)
 
 
-def jpeg(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
 IMAGES = [gradient(20 + 4 * i, 40 - 3 * i, i) for i in range(5)]
-
-
-JPEGS = [jpeg(pixels) for pixels in IMAGES]
-
-
+JPEGS = [encoded(pixels, quality=90) for pixels in IMAGES]
 LABELS = [2, 0, 1, 2, 0]
 
 
@@ -45,8 +34,8 @@ LABELS = [2, 0, 1, 2, 0]
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "five.beton"
     with BetonWriter(path, 5, page_size=PAGE) as writer:
-        for encoded, pixels, label in zip(JPEGS, IMAGES, LABELS, strict=True):
-            writer.append(encoded, pixels.shape[0], pixels.shape[1], label)
+        for jpeg, pixels, label in zip(JPEGS, IMAGES, LABELS, strict=True):
+            writer.append(jpeg, pixels.shape[0], pixels.shape[1], label)
         writer.finish()
     return path
 
@@ -87,7 +76,7 @@ def test_open_source_opens_it(path):
     assert len(open_source(path)) == 5
 
 
-def test_without_a_manifest_classes_are_digits_and_names_are_places(path):
+def test_without_a_manifest_classes_and_images_are_numbered(path):
     beton = Beton(path)
     assert list(beton.classes) == ["0", "1", "2"]
     assert beton.name(3) == "five.beton[3]"
@@ -104,22 +93,22 @@ def test_classes_and_names_come_from_the_manifest(path):
 
 def test_refuses_a_label_without_a_class_name(path):
     add_manifest(path, classes=["ant", "bee"])
-    with pytest.raises(ValueError, match="has a label 2, but its manifest names 2 classes"):
+    with pytest.raises(ValueError, match=r"label 2, .* 2 classes"):
         Beton(path)
 
 
-def test_a_pickled_one_reopens_the_file(path):
+def test_a_pickle_reopens_the_file(path):
     beton = pickle.loads(pickle.dumps(Beton(path)))
     assert beton.read(4) == JPEGS[4]
     assert beton.labels.tolist() == LABELS
 
 
-def test_a_pickled_one_refuses_another_file_of_the_same_name(path):
+def test_a_pickle_refuses_another_file_of_the_same_name(path):
     pickled = pickle.dumps(Beton(path))
     with BetonWriter(path, 1, page_size=PAGE, overwrite=True) as writer:
         writer.append(JPEGS[0], 20, 40, 0)
         writer.finish()
-    with pytest.raises(ValueError, match="was replaced by another file"):
+    with pytest.raises(ValueError, match="replaced"):
         pickle.loads(pickled)
 
 
@@ -158,13 +147,13 @@ def test_without_an_integer_field_images_are_unlabelled(tmp_path, build):
 
 
 @pytest.mark.parametrize("label", [-2, 1 << 40])
-def test_refuses_labels_that_are_no_classes(tmp_path, build, label):
+def test_refuses_labels_out_of_range(tmp_path, build, label):
     path = build(tmp_path / "f.beton", [(2, "image", [(0, 40, 20)]), (1, "label", [label])], JPEGS[:1])
     with pytest.raises(ValueError, match=f"labels of .* run from {label} to {label}"):
         Beton(path)
 
 
-def test_a_damaged_record_is_named_and_its_page_found_by_checksum(path):
+def test_a_damaged_record_is_named_and_its_page_is_found_by_checksum(path):
     content = path.read_bytes()
     add_manifest(path, page_crc32=page_checksums(content, PAGE))
     assert Beton(path).damaged_pages() == []
@@ -183,13 +172,13 @@ def test_checksums_need_a_manifest(path):
         Beton(path).damaged_pages()
 
 
-def test_a_jpeg_of_another_size_than_promised_is_an_error(tmp_path, build):
+def test_a_jpeg_of_another_size_than_in_the_index_is_an_error(tmp_path, build):
     path = build(tmp_path / "f.beton", [(2, "image", [(0, 40, 21)])], JPEGS[:1])
     with pytest.raises(ImageError, match=r"20×40 .* 21×40"):
         Beton(path).decode(0)
 
 
-def test_a_file_cut_while_open_is_an_error_that_names_the_image(path):
+def test_a_file_truncated_while_open_is_an_error_that_names_the_image(path):
     beton = Beton(path)
     with path.open("r+b") as file:
         file.truncate(PAGE + len(JPEGS[0]) + 5)
@@ -205,7 +194,7 @@ from ffcv.fields import IntField, RGBImageField
 from ffcv.fields.rgb_image import IMAGE_MODES
 from ffcv.writer import DatasetWriter
 
-IMAGE_MODES["jpg"]  # compiled here once, not in each of the writers' processes
+IMAGE_MODES["jpg"]  # compiled once here, not in each process of the writer
 folder = sys.argv[1]
 images = np.load(folder + "/images.npy")
 
@@ -233,7 +222,7 @@ def written_by_ffcv(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ffcv")
     images = np.stack([gradient(200, 300, seed) for seed in range(16)])
     np.save(folder / "images.npy", images)
-    # FFCV's writer hangs on trouble; a process of its own can be given up.
+    # FFCV's writer hangs after an error; a process can be given up.
     subprocess.run([sys.executable, "-c", WRITE_WITH_FFCV, str(folder)], check=True, timeout=90, capture_output=True)
     return folder, images
 

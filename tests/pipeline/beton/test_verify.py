@@ -25,15 +25,13 @@ from simsiam.pipeline.beton.verify import verify
 from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.sources.image_folder import ImageFolder
 from simsiam.pipeline.sources.open_records import open_records
+from tests.pipeline.images import encoded, noise
 
 RAW_PICTURES = [np.full((4, 6, 3), number, np.uint8) for number in range(3)]
 
 
 def jpeg(seed: int) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (64, 80, 3), np.uint8)
-    Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    return file.getvalue()
+    return encoded(noise(64, 80, 3, seed=seed), quality=90)
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ def test_a_whole_set_has_nothing_broken(folder, beton):
     assert report.whole and report.checksums is True
 
 
-def test_progress_of_every_stage_is_told(folder, beton):
+def test_every_stage_reports_its_progress(folder, beton):
     told = []
 
     @contextmanager
@@ -95,7 +93,7 @@ def test_every_broken_file_of_a_folder_is_listed_with_its_reason(folder, workers
     assert "No such file" in reasons["e.jpg"]
 
 
-def test_a_file_that_changed_behind_the_cached_scan_is_found(folder):
+def test_a_file_that_changed_since_the_cached_scan_is_found(folder):
     ImageFolder(folder)
     file = folder / "2.jpg"
     data, times = bytearray(file.read_bytes()), file.stat()
@@ -112,18 +110,18 @@ def test_an_unreadable_file_is_broken(folder):
     assert verify(folder, workers=1).broken == [(str(folder / "2.jpg"), "Permission denied")]
 
 
-def test_what_cannot_be_opened_counts_as_an_image_like_any_broken_one(folder):
+def test_a_file_that_cannot_be_opened_counts_as_a_broken_image(folder):
     before = verify(folder, workers=1)
     (folder / "gone.jpg").symlink_to("nowhere")
     found = verify(folder, workers=1)
     assert (found.images, len(found.broken)) == (before.images + 1, len(before.broken) + 1)
 
 
-def test_where_the_disk_fails_the_other_images_are_looked_at(beton, monkeypatch):
-    place = Beton(beton).records.offsets[1]
+def test_where_the_disk_fails_the_other_images_are_decoded(beton, monkeypatch):
+    failing = Beton(beton).records.offsets[1]
 
     def fail(file, size, offset):
-        if offset == place:
+        if offset == failing:
             raise OSError(errno.EIO, "Input/output error")
         return read_exactly(file, size, offset)
 
@@ -177,15 +175,15 @@ def test_a_byte_that_changes_no_pixel_is_found_by_the_checksum(beton):
 def test_a_byte_between_the_records_is_found_by_the_checksum(beton):
     with beton.open("r+b") as file:
         index = read_index(file.fileno(), beton)
-        place = int(index.offsets.min()) - 1
-        file.seek(place)
-        assert file.read(1) == b"\0"  # filled up to the first page of records
-        file.seek(place)
+        offset = int(index.offsets.min()) - 1
+        file.seek(offset)
+        assert file.read(1) == b"\0"  # padding before the first page of records
+        file.seek(offset)
         file.write(b"\7")
     report = verify(beton, workers=1)
     assert report.broken == []
     (damage,) = report.damaged
-    assert damage.endswith("differ from what was written")  # and no image lies there
+    assert damage.endswith("differ from what was written")  # and no image is there
 
 
 def test_raw_records_are_whole(tmp_path, pack):
@@ -205,7 +203,7 @@ def test_a_raw_record_of_another_length_than_its_size_needs_is_found(tmp_path, p
 
 @pytest.mark.parametrize("with_manifest", [True, False])
 @pytest.mark.parametrize("kept", [0, 0.25, 0.5, 0.75, 0.999])
-def test_a_beton_cut_short_is_one_broken_thing(beton, kept, with_manifest):
+def test_a_truncated_beton_counts_as_one_broken_image(beton, kept, with_manifest):
     data = beton.read_bytes()
     if not with_manifest:
         manifest_path(beton).unlink()
@@ -218,19 +216,17 @@ def test_a_beton_cut_short_is_one_broken_thing(beton, kept, with_manifest):
     assert not report.whole
 
 
-def test_a_foreign_file_is_one_broken_thing(tmp_path):
-    (tmp_path / "notes.beton").write_text("nothing of the kind, but long enough for a header")
+def test_a_foreign_file_counts_as_one_broken_image(tmp_path):
+    (tmp_path / "notes.beton").write_text("no .beton, but long enough for a header")
     ((_, reason),) = verify(tmp_path / "notes.beton").broken
-    assert "is no tar, parquet or .beton file" in reason
+    assert "no tar, parquet or .beton" in reason
 
 
-def test_a_record_of_another_size_than_promised_is_broken(beton):
+def test_a_record_of_another_size_than_in_the_index_is_broken(beton):
     with beton.open("r+b") as file:
         index = read_index(file.fileno(), beton)
         file.seek(int(index.offsets[1]))
-        other = io.BytesIO()
-        Image.new("RGB", (10, 10)).save(other, "JPEG")
-        file.write(other.getvalue())
+        file.write(encoded(Image.new("RGB", (10, 10))))
     manifest_path(beton).unlink()
     ((name, reason),) = verify(beton, workers=1).broken
     assert name == "o.beton[1]"
@@ -247,14 +243,14 @@ def test_an_unfinished_file_is_broken(beton):
     assert "unfinished" in reason
 
 
-def test_nothing_there_and_no_worker_are_refused(tmp_path, folder):
+def test_a_missing_path_and_no_worker_are_refused(tmp_path, folder):
     with pytest.raises(UsageError, match="There is no"):
         verify(tmp_path / "none")
     with pytest.raises(UsageError, match="workers is 0"):
         verify(folder, workers=0)
 
 
-def test_a_tar_whose_classes_are_missing_is_not_called_broken(tmp_path):
+def test_a_tar_whose_devkit_is_missing_is_not_broken(tmp_path):
     tar = tmp_path / "ILSVRC2012_img_val.tar"
     with tarfile.open(tar, "w") as file:
         member = tarfile.TarInfo("ILSVRC2012_val_00000001.JPEG")
@@ -265,7 +261,7 @@ def test_a_tar_whose_classes_are_missing_is_not_called_broken(tmp_path):
     assert caught.value.argument == "devkit"
 
 
-def test_a_tar_cut_short_is_one_broken_thing(folder, tmp_path):
+def test_a_truncated_tar_counts_as_one_broken_image(folder, tmp_path):
     tar = tmp_path / "set.tar"
     with tarfile.open(tar, "w") as file:
         file.add(folder, "set")

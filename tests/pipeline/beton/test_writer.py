@@ -1,5 +1,4 @@
 import errno
-import io
 import subprocess
 import sys
 import zlib
@@ -14,16 +13,15 @@ from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import UsageError
+from tests.pipeline.images import encoded, noise
 
 PAGE = SMALLEST_PAGE_SIZE
 
 
 def jpeg(seed: int, size: int = 0) -> bytes:
-    """A JPEG of 48×64 pixels, followed by bytes no decoder reads until it is `size` bytes long."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
-    return file.getvalue().ljust(size, b"\1")
+    """A JPEG of 48×64 pixels, padded to `size` bytes."""
+    picture = Image.fromarray(noise(6, 8, 3, seed=seed)).resize((64, 48), Image.Resampling.BICUBIC)
+    return encoded(picture, quality=90).ljust(size, b"\1")
 
 
 def write(path: Path, images: list[bytes], overwrite: bool = False) -> None:
@@ -65,7 +63,7 @@ def test_checksums_cover_every_byte(tmp_path):
     assert len(sealed.page_crc32) == 4
 
 
-def test_fewer_images_than_the_capacity_are_fine_and_more_are_an_error(tmp_path):
+def test_fewer_images_than_the_capacity_are_fine_and_more_are_refused(tmp_path):
     path = tmp_path / "f.beton"
     with BetonWriter(path, 200_000, page_size=PAGE) as writer:
         writer.append(jpeg(0), 48, 64, -1)
@@ -87,7 +85,7 @@ def test_while_it_is_written_the_temporary_file_reads_as_unfinished(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_exception_leaves_nothing_behind(tmp_path, error):
+def test_after_an_exception_there_is_no_file(tmp_path, error):
     with pytest.raises(error), BetonWriter(tmp_path / "f.beton", 1) as writer:
         writer.append(jpeg(0), 48, 64, 0)
         writer.seal()
@@ -95,7 +93,7 @@ def test_an_exception_leaves_nothing_behind(tmp_path, error):
     assert names(tmp_path) == []
 
 
-def test_leaving_without_finish_leaves_nothing_behind(tmp_path):
+def test_without_finish_there_is_no_file(tmp_path):
     with BetonWriter(tmp_path / "f.beton", 1) as writer:
         writer.append(jpeg(0), 48, 64, 0)
     assert names(tmp_path) == []
@@ -103,7 +101,7 @@ def test_leaving_without_finish_leaves_nothing_behind(tmp_path):
         writer.finish()
 
 
-def test_a_failed_replacement_leaves_the_old_file(tmp_path):
+def test_a_failed_replacement_keeps_the_old_file(tmp_path):
     path = tmp_path / "f.beton"
     write(path, [jpeg(0)])
     before = path.read_bytes()
@@ -114,7 +112,7 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == ["f.beton"]
 
 
-def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(tmp_path):
     path = tmp_path / "f.beton"
     write(path, [jpeg(0)])
     with pytest.raises(UsageError, match="exists") as caught:
@@ -124,7 +122,7 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
     assert Beton(path).read(0) == jpeg(1)
 
 
-def test_a_second_writer_is_refused_and_a_stale_temporary_file_taken_over(tmp_path):
+def test_a_second_writer_is_refused_and_a_stale_temporary_file_overwritten(tmp_path):
     path, part = tmp_path / "f.beton", tmp_path / "f.beton.part"
     part.write_bytes(b"\1" * 3 * PAGE)
     with BetonWriter(path, 1, page_size=PAGE) as writer:
@@ -154,7 +152,7 @@ def test_a_record_larger_than_a_page_is_refused_and_the_next_is_written(tmp_path
         ((jpeg(0), 48, 65536, 0), "48×65536 pixels"),
     ],
 )
-def test_refuses_what_the_format_cannot_hold(tmp_path, arguments, reason):
+def test_refuses_what_the_format_cannot_store(tmp_path, arguments, reason):
     with BetonWriter(tmp_path / "f.beton", 1) as writer, pytest.raises(ValueError, match=reason):
         writer.append(*arguments)
 
@@ -179,7 +177,7 @@ def test_refuses_a_folder_that_is_not_there(tmp_path):
         BetonWriter(tmp_path / "none" / "f.beton", 1)
 
 
-def fill(path: Path) -> OSError:
+def fill_disk(path: Path) -> OSError:
     with pytest.raises(OSError, match="after") as caught, BetonWriter(path, 9, page_size=PAGE) as writer:
         for i in range(9):
             writer.append(jpeg(i, 1_500_000), 48, 64, i)
@@ -187,13 +185,13 @@ def fill(path: Path) -> OSError:
     return caught.value
 
 
-def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):
+def test_on_a_full_disk_there_is_no_file(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
-        error = fill(disk / "f.beton")
+        error = fill_disk(disk / "f.beton")
         assert error.errno == errno.ENOSPC
         assert "free some space" in str(error)
         assert names(disk) == []
@@ -201,12 +199,12 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_file_size_limit_is_an_error_that_leaves_nothing(tmp_path):
+def test_beyond_a_file_size_limit_there_is_no_file(tmp_path):
     resource = pytest.importorskip("resource", reason="this system knows no limits of files")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, before[1]))
     try:
-        error = fill(tmp_path / "f.beton")
+        error = fill_disk(tmp_path / "f.beton")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert error.errno == errno.EFBIG
@@ -254,7 +252,7 @@ def read_by_ffcv(tmp_path_factory):
         writer.append(jpeg(0), 48, 64, 3)
         writer.append(jpeg(1), 300, 500, -1)
         writer.finish()
-    # FFCV's Loader hangs on trouble; a process of its own can be given up.
+    # FFCV's Loader hangs after an error; a process can be given up.
     subprocess.run([sys.executable, "-c", READ_WITH_FFCV, str(folder)], check=True, timeout=110, capture_output=True)
     return images, np.load(folder / "read.npz")
 
