@@ -9,8 +9,7 @@ from simsiam.pipeline.beton.writer import BetonWriter
 
 PAGE = 2 << 20
 
-
-# Nothing here is decoded: five records of unequal length that begin like a JPEG.
+# Records are never decoded here: they start like a JPEG, and differ in length.
 JPEGS = [b"\xff\xd8\xff\xe0" + bytes(700 + 10 * i) for i in range(5)]
 
 
@@ -57,7 +56,7 @@ def test_refuses_a_foreign_file(tmp_path, build, content):
         Beton(path)
 
 
-def test_refuses_an_interrupted_file(path):
+def test_refuses_an_unfinished_file(path):
     edit(path, HEADER, 0, alloc_table_ptr=0)
     with pytest.raises(ValueError, match="unfinished"):
         Beton(path)
@@ -69,7 +68,7 @@ def test_refuses_a_file_without_images(path):
         Beton(path)
 
 
-def test_refuses_a_file_with_bytes_added(path):
+def test_refuses_a_file_with_bytes_appended(path):
     with path.open("ab") as file:
         file.write(b"tail")
     with pytest.raises(ValueError, match="appended"):
@@ -115,7 +114,7 @@ def test_refuses_a_wrong_mode_or_size(tmp_path, build, image):
         Beton(path)
 
 
-def test_of_several_integer_fields_label_is_the_one(tmp_path, build):
+def test_of_several_integer_fields_the_one_called_label_is_taken(tmp_path, build):
     image = (2, "image", [(0, 40, 20)])
     fields = [(1, "label", [4]), image, (1, "index", [9])]
     assert Beton(build(tmp_path / "f.beton", fields, JPEGS[:1])).labels.tolist() == [4]

@@ -10,8 +10,7 @@ from simsiam.pipeline.beton.writer import BetonWriter
 
 PAGE = 2 << 20
 
-
-# Nothing here is decoded: five records of unequal length that begin like a JPEG.
+# Records are never decoded here: they start like a JPEG, and differ in length.
 JPEGS = [b"\xff\xd8\xff\xe0" + bytes(700 + 10 * i) for i in range(5)]
 
 

@@ -30,12 +30,12 @@ def reference(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> n
         ((700, 600), (10, 20, 640, 570), 5),
     ],
 )
-def test_crop_is_within_a_grey_level_of_pillows(
+def test_a_crop_is_within_a_grey_level_of_pillows(
     image_size: tuple[int, int], box: tuple[int, int, int, int], size: int
 ) -> None:
     image = np.random.default_rng(1).integers(0, 256, (*image_size, 3)).astype(np.uint8)
     difference = resized(image, box, size).astype(int) - reference(image, box, size)
-    # Pillow rounds between its two passes as well, and takes weights of 22 bits.
+    # Pillow also rounds between its two passes, and has weights of 22 bits.
     assert abs(difference).max() <= 1
     assert abs(difference.mean()) < 0.05
 

@@ -19,6 +19,7 @@ from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from tests.pipeline.images import photograph
 from tests.pipeline.wait_until import wait_until
 
 CPU = torch.device("cpu")
@@ -27,15 +28,6 @@ CPU = torch.device("cpu")
 def open_plan(source, **options: Any) -> CropPlan:
     settings: dict[str, Any] = {"crop_size": 8, "batch_size": 3, "seed": 2} | options
     return CropPlan(source, Augmentation(), **settings)
-
-
-def photograph(height: int, width: int, seed: int) -> Image.Image:
-    """Coloured noise whose amplitude falls with frequency, as it does in photographs."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij")) + 1 / height
-    waves = rng.normal(size=(3, *frequency.shape)) + 1j * rng.normal(size=(3, *frequency.shape))
-    pixels = np.fft.irfft2(waves / frequency, s=(height, width)).transpose(1, 2, 0)
-    return Image.fromarray((128 + 50 * pixels / pixels.std()).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ class StoredAsPixels(ImageFolder):
 
 
 def break_jpeg(path: Path) -> None:
-    """Spoil a Huffman table: size and end stay as they are, so only the decoder notices."""
+    """Damage a Huffman table: size and end marker stay the same, so only the decoder notices."""
     data = bytearray(path.read_bytes())
     data[data.index(b"\xff\xc4") + 5] = 255
     path.write_bytes(data)
@@ -79,12 +71,12 @@ def pixels_of(loader) -> torch.Tensor:
     return found
 
 
-def test_crops_of_photographs_are_the_references_but_for_rounding_and_the_border(photographs: ImageFolder) -> None:
-    """Decoding is the same to the bit, and so are the filters, a triangle as wide as the reduction, but for two things.
+def test_crops_of_photographs_are_the_references_up_to_rounding_and_the_border(photographs: ImageFolder) -> None:
+    """Decoding is the same bit for bit, and the filters, triangles as wide as the reduction, differ in two things.
 
     Pillow rounds to whole levels after its first pass and DALI doesn't: 0 or 1 level, 0.16 on average. Where an image
-    is reduced, the triangle reaches past the box: Pillow leaves that part out, DALI repeats the outermost pixels; this
-    is seen in the outermost pixel of the crop, up to 15 levels on 1,000 photographs of ImageNet.
+    is reduced, the triangle reaches past the box: Pillow ignores that part, DALI repeats the outermost pixels, which
+    changes the outermost pixel of a crop by up to 15 levels on 1,000 photographs of ImageNet.
     """
     plan = open_plan(photographs, crop_size=96, batch_size=5)
     dali, reference = (pixels_of(loader) for loader in (DaliLoader(plan, CPU, 2), TorchLoader(plan, CPU, 0)))
@@ -108,8 +100,8 @@ def test_crops_keep_their_pixels_while_later_ones_are_made(photographs: ImageFol
     assert all(torch.equal(crops.pixels, pixels) for crops, pixels in kept)
 
 
-@pytest.mark.parametrize("beside", [0, 2])
-def test_what_is_no_usual_jpeg_gets_the_references_pixels(tmp_path: Path, beside: int) -> None:
+@pytest.mark.parametrize("jpegs", [0, 2])
+def test_other_images_than_usual_jpegs_get_the_references_pixels(tmp_path: Path, jpegs: int) -> None:
     picture = photograph(60, 50, 0)
     kinds: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "cmyk.jpg": (picture.convert("CMYK"), {}),
@@ -122,7 +114,7 @@ def test_what_is_no_usual_jpeg_gets_the_references_pixels(tmp_path: Path, beside
     }
     for name, (image, options) in kinds.items():
         image.save(tmp_path / name, **options)
-    for number in range(beside):
+    for number in range(jpegs):
         picture.save(tmp_path / f"{number}.jpg")
     source = ImageFolder(tmp_path)
     plan = open_plan(source, batch_size=len(source))
@@ -134,7 +126,7 @@ def test_what_is_no_usual_jpeg_gets_the_references_pixels(tmp_path: Path, beside
     dali.close()
 
 
-def test_records_of_pixels_are_cropped_as_the_reference_does(pictures: ImageFolder) -> None:
+def test_records_of_pixels_get_the_references_crops(pictures: ImageFolder) -> None:
     plan = open_plan(StoredAsPixels(pictures.root))
     assert torch.equal(pixels_of(DaliLoader(plan, CPU, 2)), pixels_of(TorchLoader(plan, CPU, 0)))
 
@@ -150,7 +142,7 @@ def test_a_beton_of_the_same_files_gives_the_folders_pixels(photographs: ImageFo
     assert torch.equal(from_folder, from_beton)
 
 
-def test_a_broken_jpeg_that_dali_cannot_name_is_named_when_its_step_comes(pictures: ImageFolder) -> None:
+def test_a_broken_jpeg_that_dali_cannot_name_is_named_in_its_turn(pictures: ImageFolder) -> None:
     plan = open_plan(pictures)
     bad = int(plan.indices(0, 2)[1])
     path = Path(pictures.name(bad))
@@ -163,7 +155,7 @@ def test_a_broken_jpeg_that_dali_cannot_name_is_named_when_its_step_comes(pictur
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert len(good) == 2
-    # The pipeline that died of it has a successor.
+    # A new pipeline has replaced the one that failed.
     path.write_bytes(whole)
     reference = TorchLoader(plan, CPU, 0)
     for ours, expected in zip(loader.epoch(0), reference.epoch(0), strict=True):
@@ -184,7 +176,7 @@ def test_the_error_of_an_unreadable_file_comes_in_its_turn(pictures: ImageFolder
     loader.close()
 
 
-def test_a_bomb_never_reaches_dali(pictures: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_never_reaches_dali(pictures: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = DaliLoader(open_plan(pictures), CPU, 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     monkeypatch.setattr(DaliPipeline, "feed", lambda *_: pytest.fail("DALI got it"))
@@ -193,7 +185,7 @@ def test_a_bomb_never_reaches_dali(pictures: ImageFolder, monkeypatch: pytest.Mo
     loader.close()
 
 
-def test_dali_failing_on_good_images_is_an_error_and_no_silent_change_of_backend(
+def test_a_failure_of_dali_on_good_images_is_an_error_and_no_silent_change_of_backend(
     pictures: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = DaliLoader(open_plan(pictures, on_broken="replace"), CPU, 1)
@@ -207,7 +199,7 @@ def test_dali_failing_on_good_images_is_an_error_and_no_silent_change_of_backend
     loader.close()
 
 
-def test_one_failure_of_dali_is_tried_again(pictures: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_passing_failure_of_dali_is_tried_again(pictures: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = pixels_of(DaliLoader(open_plan(pictures), CPU, 1))
     loader, take, calls = DaliLoader(open_plan(pictures), CPU, 1), DaliPipeline.take, []
 
@@ -221,7 +213,7 @@ def test_one_failure_of_dali_is_tried_again(pictures: ImageFolder, monkeypatch: 
     assert torch.equal(pixels_of(loader), expected)
 
 
-def test_epochs_side_by_side_and_left_early_do_not_disturb_each_other(
+def test_interleaved_and_abandoned_epochs_do_not_disturb_each_other(
     photographs: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = DaliLoader(open_plan(photographs, batch_size=1), CPU, 2)
@@ -263,7 +255,7 @@ def test_closing_ends_all_threads(pictures: ImageFolder) -> None:
         next(epoch)
 
 
-def test_sixty_early_stops_and_fifty_epochs_leave_threads_and_memory_flat(pictures: ImageFolder) -> None:
+def test_early_stops_and_epochs_leave_no_threads_and_no_memory(pictures: ImageFolder) -> None:
     loader = DaliLoader(open_plan(pictures), CPU, 2)
 
     def work(epochs: int) -> None:
@@ -294,6 +286,6 @@ def test_twenty_loaders_one_after_the_other_leave_no_memory(pictures: ImageFolde
 
 
 @pytest.mark.parametrize("load", [-0.1, 1.1])
-def test_a_share_outside_of_zero_to_one_is_refused(pictures: ImageFolder, load: float) -> None:
+def test_a_share_out_of_range_is_refused(pictures: ImageFolder, load: float) -> None:
     with pytest.raises(UsageError, match=f"hw_decoder_load .* {load}"):
         DaliLoader(open_plan(pictures), CPU, 1, hw_decoder_load=load)

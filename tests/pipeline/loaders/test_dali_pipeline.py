@@ -11,6 +11,7 @@ pytest.importorskip("nvidia.dali", reason="DALI isn't installed")
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.loaders import dali_pipeline
 from simsiam.pipeline.loaders.dali_pipeline import QUEUE, DaliPipeline, reads_like_pillow
+from tests.pipeline.images import encoded, with_orientation
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 40, 56
@@ -21,25 +22,19 @@ def picture() -> Image.Image:
     return Image.fromarray(np.stack([4 * x, 5 * y, 255 - x - y], axis=-1).astype(np.uint8))
 
 
-def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format, **options)
-    return stream.getvalue()
-
-
 def jpeg(**options: Any) -> bytes:
     return encoded(picture(), **options)
 
 
-def with_frame_byte(data: bytes, place: int, value: int) -> bytes:
+def with_frame_byte(data: bytes, offset: int, value: int) -> bytes:
     """Change one byte of the frame header, counted from its marker."""
     changed = bytearray(data)
-    changed[data.index(b"\xff\xc0") + place] = value
+    changed[data.index(b"\xff\xc0") + offset] = value
     return bytes(changed)
 
 
 def with_adobe_transform(data: bytes, transform: int) -> bytes:
-    """Add the segment that says 0: RGB, or 1: YCbCr."""
+    """Add an Adobe segment with this transform: 0 RGB, 1 YCbCr."""
     return data[:2] + b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(4) + bytes([transform]) + data[2:]
 
 
@@ -49,16 +44,16 @@ def open_pipeline(views: int = 2, size: int = 8) -> DaliPipeline:
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_the_usual_jpegs_are_for_dali(subsampling: int, progressive: bool) -> None:
+def test_usual_jpegs_go_to_dali(subsampling: int, progressive: bool) -> None:
     assert reads_like_pillow(jpeg(subsampling=subsampling, progressive=progressive), HEIGHT, WIDTH)
 
 
-def test_a_gray_jpeg_and_one_with_metadata_are_for_dali() -> None:
+def test_a_gray_jpeg_and_one_with_metadata_go_to_dali() -> None:
     assert reads_like_pillow(encoded(picture().convert("L")), HEIGHT, WIDTH)
     assert reads_like_pillow(with_adobe_transform(jpeg(), 1), HEIGHT, WIDTH)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert reads_like_pillow(jpeg(exif=exif, icc_profile=b"\xff\xc0" * 300, comment=b"\xff\xc2"), HEIGHT, WIDTH)
+    assert reads_like_pillow(
+        jpeg(exif=with_orientation(6), icc_profile=b"\xff\xc0" * 300, comment=b"\xff\xc2"), HEIGHT, WIDTH
+    )
 
 
 OTHERS = {
@@ -84,11 +79,11 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_anything_else_is_for_the_reference_decoder(kind: str) -> None:
+def test_all_else_goes_to_the_reference_decoder(kind: str) -> None:
     assert not reads_like_pillow(OTHERS[kind], HEIGHT, WIDTH)
 
 
-def test_a_jpeg_of_another_size_or_beyond_the_bomb_limit_is_not_for_dali(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_of_another_size_or_beyond_the_bomb_limit_does_not_go_to_dali(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not reads_like_pillow(jpeg(), WIDTH, HEIGHT)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 2)
     assert reads_like_pillow(jpeg(), HEIGHT, WIDTH)
@@ -128,7 +123,7 @@ def test_a_device_that_decodes_wrong_colours_is_refused(monkeypatch: pytest.Monk
         open_pipeline()
 
 
-def test_a_device_that_dali_cannot_work_on_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_on_which_dali_fails_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     message = "Error in operator `decoders.image`,\nencountered:\n\n[/opt/dali/x.cc:12] No device.\nStacktrace (9)"
 
     class Broken:

@@ -10,13 +10,13 @@ from simsiam.pipeline.loaders.device_copy import DeviceCopy
 
 CROPS = Crops(
     torch.arange(24, dtype=torch.uint8).reshape(2, 1, 2, 2, 3),
-    Draws(*(torch.full((2,), float(place)) for place in range(len(Draws._fields)))),
+    Draws(*(torch.full((2,), float(number)) for number in range(len(Draws._fields)))),
     torch.tensor([3, 1]),
     torch.tensor([0, -1]),
 )
 
 
-def test_on_a_cpu_nothing_is_copied_or_made_ahead() -> None:
+def test_on_a_cpu_nothing_is_copied_or_read_ahead() -> None:
     copy = DeviceCopy(torch.device("cpu"))
     assert not copy.pins_memory
     assert copy.hand_over(copy.start(CROPS)) is CROPS
@@ -25,7 +25,7 @@ def test_on_a_cpu_nothing_is_copied_or_made_ahead() -> None:
     assert next(copy.ahead(batches)) == (CROPS, 0) and read == [0]
 
 
-def test_the_next_batch_is_on_its_way_before_one_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_copy_starts_before_a_batch_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "side")
     copy, calls = DeviceCopy(torch.device("cuda")), []
     monkeypatch.setattr(copy, "start", lambda crops: calls.append(f"start {crops}") or crops)
@@ -36,7 +36,7 @@ def test_the_next_batch_is_on_its_way_before_one_is_handed_over(monkeypatch: pyt
     assert list(copy.ahead(iter([]))) == []
 
 
-def test_a_copy_is_awaited_by_the_consumers_stream_which_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_consumers_stream_waits_for_the_copy_and_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, current = [], ["consumer"]
 
     class Stream:

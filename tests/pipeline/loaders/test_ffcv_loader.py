@@ -1,10 +1,10 @@
 import ctypes
 import gc
-import io
 import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from simsiam.pipeline.errors import ForeignFileError, ImageError, RunError, Usag
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan, OnBroken
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from tests.pipeline.images import encoded, photograph
 from tests.pipeline.wait_until import wait_until
 
 pytest.importorskip("ffcv", reason="FFCV isn't installed", exc_type=ImportError)
@@ -26,19 +27,8 @@ from simsiam.pipeline.loaders.ffcv_loader import FfcvLoader
 CPU = torch.device("cpu")
 
 
-def jpeg(pixels: np.ndarray, **options) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", **{"quality": 90} | options)
-    return stream.getvalue()
-
-
-def photograph(height: int, width: int, seed: int) -> np.ndarray:
-    """Coloured noise whose amplitude falls with frequency, as it does in photographs."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
-    spectrum = np.fft.rfft2(rng.standard_normal((height, width, 3)), axes=(0, 1))
-    noise = np.fft.irfft2(spectrum / np.maximum(np.hypot(rows, columns), 1e-2)[..., None], (height, width), axes=(0, 1))
-    return (128 + 45 * (noise - noise.mean()) / noise.std()).clip(0, 255).astype(np.uint8)
+def jpeg(image: Image.Image | np.ndarray, **options: Any) -> bytes:
+    return encoded(image, **{"quality": 90} | options)
 
 
 def plan(source: Beton, batch_size: int = 3, crop_size: int = 8, on_broken: OnBroken = "error") -> CropPlan:
@@ -46,7 +36,7 @@ def plan(source: Beton, batch_size: int = 3, crop_size: int = 8, on_broken: OnBr
 
 
 def test_crops_are_within_a_grey_level_of_the_references(pack, tmp_path: Path) -> None:
-    """Decoder and filter are the same; the reference rounds between its two passes, and we don't."""
+    """Decoder and filter are the same, but the reference rounds between its two passes."""
     sizes = [(300, 400), (400, 300), (120, 160), (333, 500), (500, 375), (90, 97), (375, 500), (250, 250)]
     source = pack(tmp_path / "photographs.beton", [jpeg(photograph(*size, seed)) for seed, size in enumerate(sizes)])
     both = plan(source, len(source), crop_size=96)
@@ -67,7 +57,7 @@ def test_any_number_of_threads_gives_the_same_pixels(pack, tmp_path: Path) -> No
 
 
 def test_pixels_stored_raw_are_cropped_like_those_of_a_jpeg(pack, tmp_path: Path) -> None:
-    pictures = [photograph(40 + 5 * number, 50, number) for number in range(4)]
+    pictures = [np.asarray(photograph(40 + 5 * number, 50, number)) for number in range(4)]
     raw, packed = (
         next(FfcvLoader(plan(pack(tmp_path / f"{name}.beton", images), 4), CPU, 1).epoch(0)).pixels.int()
         for name, images in (
@@ -78,7 +68,7 @@ def test_pixels_stored_raw_are_cropped_like_those_of_a_jpeg(pack, tmp_path: Path
     assert 0 < (raw - packed).abs().float().mean() < 2
 
 
-def test_a_single_pixel_and_a_line_are_images(pack, tmp_path: Path) -> None:
+def test_a_single_pixel_and_a_single_line_are_cropped(pack, tmp_path: Path) -> None:
     dot, line = np.full((1, 1, 3), 200, np.uint8), np.full((1, 3000, 3), 90, np.uint8)
     source = pack(tmp_path / "thin.beton", [jpeg(dot), dot, jpeg(line), line, jpeg(line.transpose(1, 0, 2))])
     crops = next(FfcvLoader(plan(source, 5), CPU, 1).epoch(0))
@@ -87,16 +77,16 @@ def test_a_single_pixel_and_a_line_are_images(pack, tmp_path: Path) -> None:
 
 
 def test_a_gray_jpeg_gives_three_equal_channels(pack, tmp_path: Path) -> None:
-    source = pack(tmp_path / "gray.beton", [jpeg(photograph(30, 40, 0)[..., 0])])
+    source = pack(tmp_path / "gray.beton", [jpeg(photograph(30, 40, 0).convert("L"))])
     pixels = next(FfcvLoader(plan(source, 1), CPU, 1).epoch(0)).pixels
     assert (pixels == pixels[..., :1]).all() and pixels.float().std() > 5
 
 
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
-def test_a_file_cut_while_in_use_is_an_error_with_index_and_name(beton: Beton, quarter: int) -> None:
+def test_a_file_truncated_while_in_use_is_an_error_with_index_and_name(beton: Beton, quarter: int) -> None:
     loader = FfcvLoader(plan(beton, 11), CPU, 2)
     first, end = int(beton.records.offsets[0]), beton.path.stat().st_size
-    # The images lie between the metadata and the table; nothing of the file's start is read again.
+    # The images are between the metadata and the table; the start of the file isn't read again.
     os.truncate(beton.path, first + (end - first) * quarter // 4)
     with pytest.raises(
         ImageError, match=r"pictures\.beton\[\d+\].*shorter since it was opened \(image \d+ of .*beton\)"
@@ -106,43 +96,42 @@ def test_a_file_cut_while_in_use_is_an_error_with_index_and_name(beton: Beton, q
 
 
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
-def test_a_file_cut_before_it_is_opened_is_refused(beton: Beton, quarter: int) -> None:
+def test_a_truncated_file_is_refused(beton: Beton, quarter: int) -> None:
     os.truncate(beton.path, beton.path.stat().st_size * quarter // 4)
     with pytest.raises(UsageError, match=r"truncated|less than a header"):
         Beton(beton.path)
 
 
 def test_a_warning_of_the_decoder_is_an_error_with_index_and_name(pack, tmp_path: Path) -> None:
-    encoded = bytearray(jpeg(photograph(64, 64, 0)))
-    middle = encoded.index(b"\xff\xda") + 200
-    encoded[middle : middle + 40] = b"\xf7" * 40
-    source = pack(tmp_path / "flipped.beton", [bytes(encoded)])
+    data = bytearray(jpeg(photograph(64, 64, 0)))
+    middle = data.index(b"\xff\xda") + 200
+    data[middle : middle + 40] = b"\xf7" * 40
+    source = pack(tmp_path / "flipped.beton", [bytes(data)])
     with pytest.raises(ImageError, match=r"flipped\.beton\[0\]: .*: Corrupt JPEG data.* \(image 0 of .*beton\)"):
         list(FfcvLoader(plan(source, 1), CPU, 1).epoch(0))
 
 
-def test_what_this_decoder_does_not_know_the_reference_decodes(pack, tmp_path: Path) -> None:
-    """TurboJPEG has no way from CMYK to RGB."""
-    cmyk = io.BytesIO()
-    Image.fromarray(photograph(40, 50, 0)).convert("CMYK").save(cmyk, "JPEG")
-    source = pack(tmp_path / "cmyk.beton", [jpeg(photograph(40, 50, 1)), cmyk.getvalue()])
+def test_images_unknown_to_turbojpeg_are_decoded_by_the_reference(pack, tmp_path: Path) -> None:
+    """TurboJPEG can't convert CMYK to RGB."""
+    cmyk = encoded(photograph(40, 50, 0).convert("CMYK"))
+    source = pack(tmp_path / "cmyk.beton", [jpeg(photograph(40, 50, 1)), cmyk])
     both = plan(source, 2)
     ours, theirs = (next(loader.epoch(0)) for loader in (FfcvLoader(both, CPU, 1), TorchLoader(both, CPU, 0)))
     assert (ours.pixels.int() - theirs.pixels.int()).abs().max() <= 1
     assert theirs.pixels.float().std() > 5
 
 
-def test_a_jpeg_of_another_size_than_promised_is_an_error(pack, tmp_path: Path) -> None:
+def test_a_jpeg_of_another_size_than_in_the_index_is_an_error(pack, tmp_path: Path) -> None:
     path = tmp_path / "liar.beton"
     source = pack(path, [jpeg(photograph(64, 48, 0))])
-    source.records.sizes[:] = 32, 24  # half of it: the decoder would scale without being asked
+    source.records.sizes[:] = 32, 24  # half of it: the decoder would scale silently
     with pytest.raises(ImageError, match=r"64×48 .* 32×24"):
         list(FfcvLoader(plan(source, 1), CPU, 1).epoch(0))
 
 
 def test_more_broken_neighbours_than_samples_end_in_an_error(pack, tmp_path: Path) -> None:
     source = pack(tmp_path / "ruin.beton", [jpeg(photograph(64, 64, n))[:-900] for n in range(3)])
-    with pytest.raises(ImageError, match="the 3 images before it are broken as well"):
+    with pytest.raises(ImageError, match="3 images before it are broken"):
         list(FfcvLoader(plan(source, on_broken="replace"), CPU, 1).epoch(0))
 
 
@@ -151,7 +140,7 @@ def test_a_thread_that_dies_is_an_error_for_the_consumer(beton: Beton, monkeypat
 
     def stall(*_: object) -> None:
         if entered.is_set():
-            raise AssertionError("the thread went on")
+            raise AssertionError("the thread lives on")
         victims.append(threading.get_ident())
         entered.set()
         while True:
@@ -204,6 +193,6 @@ def test_work_runs_ahead_of_the_consumer_by_two_steps_and_no_more(
     loader.close()
 
 
-def test_a_folder_is_refused_with_the_way_out(pictures: ImageFolder) -> None:
+def test_a_folder_is_refused(pictures: ImageFolder) -> None:
     with pytest.raises(ForeignFileError, match=r"\.beton"):
         FfcvLoader(CropPlan(pictures, Augmentation(), 8, 3), CPU, 1)

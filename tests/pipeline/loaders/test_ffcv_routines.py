@@ -1,24 +1,17 @@
-import io
 import os
 from pathlib import Path
 
 import numba.core.config
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("ffcv", reason="FFCV isn't installed", exc_type=ImportError)
 from simsiam.pipeline.loaders import ffcv_routines
 from simsiam.pipeline.loaders.ffcv_routines import Decoder, crop_records
+from tests.pipeline.images import encoded, noise
 
 
-def jpeg(height: int, width: int) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(stream, "JPEG")
-    return stream.getvalue()
-
-
-def test_a_changed_resizer_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_resizer_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
 
     def compiled(version: int) -> bool:
@@ -31,14 +24,14 @@ def test_decoders_free_their_memory() -> None:
     def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
-    encoded, image = np.frombuffer(jpeg(40, 56), np.uint8), np.empty(40 * 56 * 3, np.uint8)
+    jpeg, image = np.frombuffer(encoded(noise(40, 56, 3)), np.uint8), np.empty(40 * 56 * 3, np.uint8)
 
     def decode_with_decoders(count: int) -> None:
         for _ in range(count):
             decoder = Decoder()
-            assert ffcv_routines._is_decoded(int(decoder.handle[0]), encoded, len(encoded), 40, 56, image)
+            assert ffcv_routines._is_decoded(int(decoder.handle[0]), jpeg, len(jpeg), 40, 56, image)
 
-    decode_with_decoders(100)  # what the first ones leave behind is used again
+    decode_with_decoders(100)  # memory freed by the first ones is reused
     before = resident_bytes()
     decode_with_decoders(1500)
     assert resident_bytes() - before < 2**20  # each decoder takes 4 KiB
@@ -46,7 +39,7 @@ def test_decoders_free_their_memory() -> None:
 
 def test_an_image_after_one_with_a_wrong_huffman_table_is_decoded(pack, tmp_path: Path) -> None:
     """TurboJPEG 2.1.5 refuses every image from then on with the same decoder."""
-    good = jpeg(40, 56)
+    good = encoded(noise(40, 56, 3))
     source = pack(tmp_path / "images.beton", [good, good])
     with source.path.open("r+b") as file:
         file.seek(int(source.records.offsets[0]))

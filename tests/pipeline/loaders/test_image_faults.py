@@ -1,7 +1,6 @@
-"""What can be wrong with images, backend by backend: an error that names the file or a counted replacement."""
+"""Faults of images on every backend: an error that names the file, or a counted replacement."""
 
 import errno
-import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,9 +23,10 @@ from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from tests.pipeline.images import encoded, with_orientation
 
 CPU = torch.device("cpu")
-# A crop in no photometric danger: the whole image or most of it.
+# Crops are most of the image or all of it.
 AUGMENTATION = Augmentation(crop_scale=(0.5, 1.0))
 
 
@@ -41,7 +41,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def source_of(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Source]:
-    """A function from a folder of images to what the backend reads: the folder, or a `.beton` made of it."""
+    """A function from a folder of images to what the backend reads: the folder, or a `.beton` made from it."""
 
     def make(root: Path) -> Source:
         folder = ImageFolder(root, cache=False)
@@ -83,31 +83,19 @@ def open_backend(backend: str) -> Iterator[Callable[..., Any]]:
 
 
 def picture(height: int = 48, width: int = 64) -> Image.Image:
-    """Smooth and of the same colours at every size, but different in every corner."""
+    """Smooth, with the same colours at every size and different ones in every corner."""
     y, x = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None]
     return Image.fromarray(
         np.stack([40 + 170 * x + 0 * y, 30 + 150 * y + 0 * x, 200 - 80 * x * y], -1).astype(np.uint8)
     )
 
 
-def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format, **options)
-    return stream.getvalue()
-
-
 def jpeg(image: Image.Image | None = None, **options: Any) -> bytes:
-    return encoded(image or picture(), "JPEG", **({"quality": 95, "subsampling": 0} | options))
-
-
-def exif(orientation: int) -> Image.Exif:
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    return tags
+    return encoded(image or picture(), **({"quality": 95, "subsampling": 0} | options))
 
 
 def with_size(data: bytes, height: int, width: int) -> bytes:
-    """Let the frame header of a JPEG promise another size."""
+    """Write another size into the frame header of a JPEG."""
     frame = data.index(b"\xff\xc0") + 5
     return data[:frame] + height.to_bytes(2) + width.to_bytes(2) + data[frame + 4 :]
 
@@ -141,8 +129,8 @@ KINDS: dict[str, bytes] = {
     "one-pixel.jpg": jpeg(picture().resize((1, 1))),
     "one-column.jpg": jpeg(picture(3000, 1)),
     "one-row.jpg": jpeg(picture(1, 3000)),
-    **{f"turned-{tag}.jpg": jpeg(exif=exif(tag)) for tag in range(1, 9)},
-    **{f"turned-{tag}.png": encoded(picture(), "PNG", exif=exif(tag)) for tag in (6, 8)},
+    **{f"turned-{tag}.jpg": jpeg(exif=with_orientation(tag)) for tag in range(1, 9)},
+    **{f"turned-{tag}.png": encoded(picture(), "PNG", exif=with_orientation(tag)) for tag in (6, 8)},
 }
 
 
@@ -150,10 +138,9 @@ KINDS: dict[str, bytes] = {
 def test_every_kind_of_image_gives_the_references_pixels(
     backend, high, source_of, open_backend, tmp_path: Path
 ) -> None:
-    """Pixels are the reference's on every backend before they are resized.
+    """Decoded pixels are the reference's on every backend.
 
-    What is left is rounding between the passes of the filter, and DALI's filter, which repeats the outermost pixels
-    where Pillow leaves them out.
+    Crops differ by rounding between the passes of the filter, and by DALI's filter, which repeats the outermost pixels.
 
     The one high image comes alone: the resident backend keeps all images in the size of the widest and highest.
     """
@@ -161,7 +148,7 @@ def test_every_kind_of_image_gives_the_references_pixels(
     source = source_of(fill(tmp_path, kinds))
     folder = ImageFolder(tmp_path)
     assert len(source) == len(kinds)
-    for index in range(len(source)):  # those of a .beton were encoded; a lost palette or a wrong turn is 20 or more
+    for index in range(len(source)):  # a .beton has encoded them; a lost palette or a wrong rotation makes 20 or more
         assert np.abs(source.decode(index).astype(int) - folder.decode(index)).mean() <= (backend == "ffcv") * 3
     reference = TorchLoader(CropPlan(source, AUGMENTATION, 16, len(kinds)), CPU, workers=0)
     bound = {"torch": 0, "dali": 1, "ffcv": 0.3, "resident": 0.3}[backend]
@@ -172,7 +159,7 @@ def test_every_kind_of_image_gives_the_references_pixels(
         assert {name: value for name, value in found.items() if value > bound} == {}
 
 
-def test_what_is_broken_in_the_scan_never_reaches_a_backend(source_of, open_backend, tmp_path: Path) -> None:
+def test_images_found_broken_in_the_scan_never_reach_a_backend(source_of, open_backend, tmp_path: Path) -> None:
     whole = jpeg()
     good = {f"good/{number}.jpg": jpeg(picture(20 + number, 30)) for number in range(4)}
     bad = {
@@ -191,7 +178,7 @@ def test_what_is_broken_in_the_scan_never_reaches_a_backend(source_of, open_back
     assert {source.classes[crops.label.item()] for crops in steps} == {"good"}
 
 
-# What a file may become between the scan and the reading, and what is said then.
+# What may happen to a file after the scan, and what the error says then.
 CHANGES: dict[str, tuple[Callable[[bytes], bytes] | None, str]] = {
     "deleted": (None, "No such file"),
     "cut": (lambda data: data[: len(data) * 2 // 3], "truncated"),
@@ -205,7 +192,7 @@ CHANGES: dict[str, tuple[Callable[[bytes], bytes] | None, str]] = {
 
 
 def change(source: Any, index: int, how: str) -> None:
-    """Change image `index` of a source that is open; its record where the source is one file."""
+    """Change image `index` of an open source: its file, or its record in a `.beton`."""
     make, _ = CHANGES[how]
     if isinstance(source, Beton):
         assert make is not None
@@ -222,7 +209,7 @@ def change(source: Any, index: int, how: str) -> None:
 @pytest.mark.parametrize("how", CHANGES)
 def test_an_image_that_breaks_after_the_scan_is_named(backend, how, source_of, open_backend, tmp_path: Path) -> None:
     if backend == "ffcv" and how in ("deleted", "cut", "emptied"):
-        pytest.skip("a record keeps its length")
+        pytest.skip("a record has a fixed length")
     source = source_of(fill(tmp_path, {f"{n}.jpg": jpeg(picture(40 + n, 50)) for n in range(6)}))
     change(source, 3, how)
     with pytest.raises(ImageError, match=CHANGES[how][1]) as caught:
@@ -232,9 +219,11 @@ def test_an_image_that_breaks_after_the_scan_is_named(backend, how, source_of, o
 
 
 @pytest.mark.parametrize("how", CHANGES)
-def test_or_is_replaced_by_the_next_good_one(backend, how, source_of, open_backend, tmp_path: Path) -> None:
+def test_an_image_that_breaks_after_the_scan_is_replaced_by_the_next_good_one(
+    backend, how, source_of, open_backend, tmp_path: Path
+) -> None:
     if backend == "ffcv" and how in ("deleted", "cut", "emptied"):
-        pytest.skip("a record keeps its length")
+        pytest.skip("a record has a fixed length")
     source = source_of(fill(tmp_path, {f"{n}.jpg": jpeg(picture(40 + n, 50)) for n in range(6)}))
     whole = {
         crops.index[row].item(): crops.pixels[row]
@@ -251,7 +240,7 @@ def test_or_is_replaced_by_the_next_good_one(backend, how, source_of, open_backe
 
 def test_an_image_that_breaks_between_two_epochs_is_named(backend, source_of, open_backend, tmp_path: Path) -> None:
     if backend == "resident":
-        pytest.skip("it has read all images when it opens")
+        pytest.skip("it reads all images when it opens")
     source = source_of(fill(tmp_path, {f"{n}.jpg": jpeg(picture(40 + n, 50)) for n in range(6)}))
     loader = open_backend(source, batch_size=2)
     assert len(list(loader.epoch(0))) == 3
@@ -261,20 +250,20 @@ def test_an_image_that_breaks_between_two_epochs_is_named(backend, source_of, op
 
 
 @pytest.mark.parametrize("on_broken", ["error", "replace"])
-def test_where_the_disk_fails_under_a_beton_its_image_is_broken(
+def test_an_image_of_a_beton_on_a_failing_disk_is_broken(
     backend, on_broken, pictures, tmp_path: Path, open_backend, monkeypatch
 ) -> None:
     convert(pictures, tmp_path / "p.beton", workers=1)
     source = Beton(tmp_path / "p.beton")
-    place = source.records.offsets[3]
+    failing = source.records.offsets[3]
 
     def fail(file: int, size: int, offset: int) -> bytes:
-        if offset == place:
+        if offset == failing:
             raise OSError(errno.EIO, "Input/output error")
         return read_exactly(file, size, offset)
 
     monkeypatch.setattr("simsiam.pipeline.beton.reader.read_exactly", fail)
-    if backend == "ffcv":  # its own reading is compiled, and can't be made to fail but by a file that ends
+    if backend == "ffcv":  # its own reads are compiled, and fail only at the end of a file
         monkeypatch.setattr(
             "simsiam.pipeline.loaders.ffcv_loader.crop_records", lambda _file, _records, rows, *_: rows < 0
         )
@@ -287,7 +276,7 @@ def test_where_the_disk_fails_under_a_beton_its_image_is_broken(
         assert (3 in crops.index.tolist(), loader.replaced) == (False, 1)
 
 
-def test_a_bomb_in_a_beton_is_refused_on_every_backend(backend, tmp_path: Path, open_backend, monkeypatch) -> None:
+def test_a_decompression_bomb_in_a_beton_is_refused(backend, tmp_path: Path, open_backend, monkeypatch) -> None:
     with BetonWriter(tmp_path / "b.beton", 2) as writer:
         writer.append(jpeg(picture(40, 50)), 40, 50, 0)
         writer.append(jpeg(picture(60, 70)), 60, 70, 0)
@@ -300,10 +289,10 @@ def test_a_bomb_in_a_beton_is_refused_on_every_backend(backend, tmp_path: Path, 
     assert [crops.index.tolist() for crops in loader.epoch(0)] == [[0, 0]]
 
 
-def test_a_file_that_may_not_be_read_any_more_is_named(backend, source_of, open_backend) -> None:
+def test_a_file_that_lost_its_permissions_is_named(backend, source_of, open_backend) -> None:
     if backend == "ffcv":
         pytest.skip("an open .beton stays readable")
-    # pytest's own folders are closed to others, and nothing is closed to root.
+    # pytest's own folders are closed to others, and root may read everything.
     with tempfile.TemporaryDirectory() as root:
         fill(Path(root), {"1.jpg": jpeg(), "2.jpg": jpeg()})
         source = source_of(Path(root))
@@ -329,17 +318,17 @@ def test_sixty_megapixels_are_cropped(
     backend, source_of, open_backend, sixty_megapixels: bytes, tmp_path: Path
 ) -> None:
     if backend == "resident":
-        pytest.skip("it does, in matrix products of 2 GB that take 6 s: it is for small images")
+        pytest.skip("its matrix products take 2 GB and 6 s: it is for small images")
     source = source_of(fill(tmp_path, {"large.jpg": sixty_megapixels}))
     (crops,) = open_backend(source, crop_size=8).epoch(0)
     assert source.sizes.tolist() == [[6000, 10000]]
     assert (crops.pixels.int() - torch.tensor([200, 120, 40])).abs().max() <= 2
 
 
-def test_odd_names_links_in_a_loop_and_classes_that_differ_in_case(source_of, open_backend, tmp_path: Path) -> None:
+def test_odd_names_looping_links_and_classes_that_differ_in_case(source_of, open_backend, tmp_path: Path) -> None:
     names = [b"Cat/1.jpg", b"caf\xe9/\xff.jpg", b"cat/1.jpg", b'it\'s "odd"/a b.jpg', "new\nline/é日本.jpg".encode()]
     classes = ["Cat", "caf\\xe9", "cat", 'it\'s "odd"', "new\nline"]
-    fill(tmp_path, {os.fsdecode(name): jpeg(picture(30 + place, 40)) for place, name in enumerate(names)})
+    fill(tmp_path, {os.fsdecode(name): jpeg(picture(30 + number, 40)) for number, name in enumerate(names)})
     (tmp_path / "cat" / "loop").symlink_to(tmp_path)
     (tmp_path / "cat" / "self.jpg").symlink_to("self.jpg")
     source = source_of(tmp_path)

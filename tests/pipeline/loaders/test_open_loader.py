@@ -1,4 +1,4 @@
-"""The contract that every backend keeps."""
+"""The contract that every backend fulfils."""
 
 import gc
 import os
@@ -87,7 +87,7 @@ def test_shapes_dtypes_and_device(loader: CropLoader) -> None:
 
 def test_a_closed_loader_says_so(loader: CropLoader) -> None:
     loader.close()
-    with pytest.raises(ValueError, match="closed; open a new one"):
+    with pytest.raises(ValueError, match="closed"):
         next(loader.epoch(0))
 
 
@@ -113,7 +113,7 @@ def test_samples_and_draws_are_the_plans(backend, plan: CropPlan) -> None:
 
 
 @pytest.mark.parametrize("backend", REAL_BACKENDS)
-def test_the_middle_of_an_epoch_is_what_it_would_have_been(backend, plan: CropPlan) -> None:
+def test_a_resumed_epoch_yields_the_same_steps(backend, plan: CropPlan) -> None:
     loader = open_loader(backend, plan, CPU, workers=0)
     whole = list(loader.epoch(2))
     for first_step in (1, 2):
@@ -126,7 +126,7 @@ def test_the_middle_of_an_epoch_is_what_it_would_have_been(backend, plan: CropPl
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("backend", REAL_BACKENDS)
-def test_of_two_epochs_side_by_side_neither_gets_the_others_steps(backend, workers, plan: CropPlan) -> None:
+def test_of_two_interleaved_epochs_each_gets_its_own_steps(backend, workers, plan: CropPlan) -> None:
     loader = open_loader(backend, plan, CPU, workers=workers)
     first, second = loader.epoch(0), loader.epoch(1)
     seen = {0: [next(first)], 1: [next(second)]}
@@ -143,7 +143,7 @@ def test_of_two_epochs_side_by_side_neither_gets_the_others_steps(backend, worke
 
 
 def test_an_unknown_backend_is_refused_with_the_choices(plan: CropPlan) -> None:
-    with pytest.raises(ValueError, match="no loader backend 'dalli'; choose one of auto, torch"):
+    with pytest.raises(ValueError, match=r"'dalli'; .* auto, torch"):
         open_loader("dalli", plan, CPU, workers=0)  # pyright: ignore[reportArgumentType]
 
 
@@ -154,7 +154,7 @@ def memory_bytes() -> int:
 
 @pytest.mark.parametrize("backend", REAL_BACKENDS)
 @pytest.mark.parametrize("order", ["random", "block"])
-def test_ranks_are_disjoint_and_make_the_batch_of_one_process(backend, order, plan: CropPlan) -> None:
+def test_ranks_share_the_batch_of_one_process(backend, order, plan: CropPlan) -> None:
     plan = replace(plan, batch_size=4, order=order)
     found = []
     for world_size in (1, 2):
@@ -179,7 +179,7 @@ def test_crops_are_the_same_for_any_number_of_workers(backend, plan: CropPlan) -
 
 
 @pytest.mark.parametrize("backend", REAL_BACKENDS)
-def test_crops_of_a_step_outlive_the_next_ones(backend, plan: CropPlan) -> None:
+def test_crops_keep_their_pixels_while_later_ones_are_made(backend, plan: CropPlan) -> None:
     loader = open_loader(backend, plan, CPU, workers=0)
     kept = [(crops.pixels, crops.pixels.clone()) for epoch in range(3) for crops in loader.epoch(epoch)]
     assert all(torch.equal(pixels, copy) for pixels, copy in kept)
@@ -187,7 +187,7 @@ def test_crops_of_a_step_outlive_the_next_ones(backend, plan: CropPlan) -> None:
 
 
 @pytest.mark.parametrize("backend", REAL_BACKENDS)
-def test_fifty_epochs_and_sixty_early_stops_leave_nothing_behind(backend, plan: CropPlan) -> None:
+def test_epochs_and_early_stops_leave_no_threads_files_or_memory(backend, plan: CropPlan) -> None:
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counts, no paths
     loader = open_loader(backend, plan, CPU, workers=0)
     for epoch in range(10):
@@ -252,7 +252,7 @@ def test_an_option_goes_to_its_own_backend_alone(plan: CropPlan) -> None:
         open_loader("torch", plan, CPU, workers=1, hw_decoder_load=0.5)
 
 
-def test_auto_keeps_small_images_resident_and_large_ones_not(plan: CropPlan) -> None:
+def test_auto_keeps_only_small_images_resident(plan: CropPlan) -> None:
     assert choose_backend(plan, CPU)[0] == "resident"
     for count, side in ((10, 500), (400_000, 32)):
         sizes: Any = Sizes(count, side)
@@ -271,7 +271,7 @@ def test_auto_keeps_small_images_resident_and_large_ones_not(plan: CropPlan) -> 
         (set(), "cpu", True, "torch"),
     ],
 )
-def test_auto_goes_by_device_source_and_packages(
+def test_auto_depends_on_device_source_and_packages(
     there, device, packed, chosen, pack, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simsiam.pipeline.loaders.open_loader.find_spec", lambda name: name in there or None)

@@ -1,10 +1,9 @@
-"""A thousand photographs through every backend that decodes for itself: how far its crops are from the reference's.
+"""Crops of a thousand photographs on the backends with a decoder of their own, compared with the reference's.
 
-The photographs lie beside the checkout, in shared/data; without them the tests are skipped.
+The photographs are next to the checkout, in shared/data; without them the tests are skipped.
 """
 
 import importlib.util
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,10 @@ from simsiam.pipeline.sources.open_records import open_records
 PHOTOGRAPHS = Path(__file__).parents[4] / "shared" / "data" / "imagenet-sample-1000.tar"
 CPU = torch.device("cpu")
 
-# Grey levels that crops may differ by from the torch backend's: on average over all crops, on average over the worst
-# crop, and in the worst pixel. All three decode to the same pixels. Pillow rounds between its two passes; ours doesn't
-# (measured: 0.164, 0.209 and 1). DALI rounds there as well, but repeats the pixels at a crop's border, where Pillow
-# leaves them out (measured: 0.166, 0.210 and 15).
+# Largest differences from the torch backend's crops in grey levels: mean over all crops, mean over the worst crop, and
+# worst pixel. All backends decode to the same pixels. Pillow rounds between its two passes, ffcv doesn't (measured:
+# 0.164, 0.209 and 1). DALI repeats the pixels at a crop's border, beyond which Pillow looks at nothing (measured: 0.166,
+# 0.210 and 15).
 BOUNDS: dict[Backend, tuple[float, float, int]] = {"ffcv": (0.25, 0.4, 1), "dali": (0.25, 0.4, 24)}
 PACKAGES: dict[Backend, str] = {"ffcv": "ffcv", "dali": "nvidia.dali"}
 
@@ -52,8 +51,8 @@ def test_crops_of_photographs_are_those_of_the_reference(backend: Backend, photo
     plan = CropPlan(photographs, Augmentation(), crop_size=224, batch_size=50)
     found, largest = [], 0
     with (
-        closing(open_loader(backend, plan, CPU, 2)) as loader,
-        closing(open_loader("torch", plan, CPU, 2)) as reference,
+        open_loader(backend, plan, CPU, 2) as loader,
+        open_loader("torch", plan, CPU, 2) as reference,
     ):
         for ours, theirs in zip(loader.epoch(0), reference.epoch(0), strict=True):
             assert torch.equal(ours.index, theirs.index)

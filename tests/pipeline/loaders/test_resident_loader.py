@@ -55,7 +55,7 @@ def test_images_of_different_sizes_give_the_reference_backends_crops(pictures) -
 
 def test_a_set_too_large_to_keep_is_refused(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident_loader, "RESIDENT_LIMIT_BYTES", resident_bytes(pictures) - 1)
-    with pytest.raises(ValueError, match="use another backend"):
+    with pytest.raises(ValueError, match="GiB"):
         ResidentLoader(CropPlan(pictures, Augmentation(), 8, 3), CPU)
 
 

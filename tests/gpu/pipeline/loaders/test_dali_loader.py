@@ -2,10 +2,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 if not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU", allow_module_level=True)
@@ -18,29 +16,23 @@ from simsiam.pipeline.loaders.dali_loader import DaliLoader
 from simsiam.pipeline.loaders.torch_loader import TorchLoader
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from tests.pipeline.images import photograph, with_orientation
 
 CPU = torch.device("cpu")
 COUNT = 24
 
 
-def photograph(height: int, width: int, seed: int) -> Image.Image:
-    """Coloured noise whose amplitude falls with frequency, as it does in photographs."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij")) + 1 / height
-    waves = rng.normal(size=(3, *frequency.shape)) + 1j * rng.normal(size=(3, *frequency.shape))
-    pixels = np.fft.irfft2(waves / frequency, s=(height, width)).transpose(1, 2, 0)
-    return Image.fromarray((128 + 50 * pixels / pixels.std()).clip(0, 255).astype(np.uint8))
-
-
 @pytest.fixture
 def photographs(tmp_path: Path) -> ImageFolder:
-    """JPEGs of every kind of chroma, progressive, gray and turned ones, and images that aren't for DALI."""
+    """JPEGs of every chroma subsampling, progressive, gray and rotated ones, and images that don't go to DALI."""
     root = tmp_path / "photographs"
     root.mkdir()
     for number in range(COUNT - 6):
-        tags = Image.Exif()
-        tags[0x0112] = number % 8 + 1
-        options: dict[str, Any] = {"subsampling": number % 3, "progressive": number % 5 == 0, "exif": tags}
+        options: dict[str, Any] = {
+            "subsampling": number % 3,
+            "progressive": number % 5 == 0,
+            "exif": with_orientation(number % 8 + 1),
+        }
         photograph(250 + 37 * number, 700 - 23 * number, number).save(root / f"{number}.jpg", quality=95, **options)
     picture = photograph(300, 400, 99)
     picture.convert("L").save(root / "gray.jpg")
@@ -69,7 +61,7 @@ def pixels_of(loader: CropLoader) -> torch.Tensor:
 
 
 def break_jpeg(path: Path) -> None:
-    """Spoil a Huffman table: size and end stay as they are, so only the decoder notices."""
+    """Damage a Huffman table: size and end marker stay the same, so only the decoder notices."""
     data = bytearray(path.read_bytes())
     data[data.index(b"\xff\xc4") + 5] = 255
     path.write_bytes(data)
@@ -77,7 +69,7 @@ def break_jpeg(path: Path) -> None:
 
 @pytest.mark.parametrize("hw_decoder_load", [0.0, 0.65, 1.0])
 def test_crops_are_close_to_the_references(photographs: ImageFolder, device, hw_decoder_load: float) -> None:
-    """NvJPEG's inverse transform and colour conversion round otherwise than libjpeg's: a level or two per pixel."""
+    """NvJPEG's inverse transform and colour conversion round differently from libjpeg's: by a level or two."""
     plan = open_plan(photographs)
     loader = DaliLoader(plan, device, 4, hw_decoder_load=hw_decoder_load)
     difference = (pixels_of(loader).int() - pixels_of(TorchLoader(plan, CPU, 0)).int()).abs().float()
@@ -90,7 +82,7 @@ def test_crops_are_close_to_the_references(photographs: ImageFolder, device, hw_
         assert found[name] == 0
 
 
-def test_everything_is_on_the_device_and_the_plans(loader: DaliLoader, photographs: ImageFolder, device) -> None:
+def test_everything_is_on_the_device_and_as_planned(loader: DaliLoader, photographs: ImageFolder, device) -> None:
     plan = open_plan(photographs)
     for step, crops in enumerate(loader.epoch(3)):
         index = plan.indices(3, step)
@@ -106,7 +98,7 @@ def test_crops_keep_their_pixels_while_later_ones_are_made_and_the_device_is_bus
     work = torch.randn(4096, 4096, device=device)
     kept = []
     for crops in loader.epoch(0):
-        for _ in range(20):  # the copy from DALI's memory waits behind this
+        for _ in range(20):  # the copy from DALI's memory waits for this
             work = work @ work / 64
         kept.append(crops.pixels)
     for _ in range(3):
@@ -123,7 +115,7 @@ def test_a_consumer_on_another_stream_gets_the_same_pixels(loader: DaliLoader, d
     assert torch.equal(torch.stack([pixels.cpu() for pixels in found]), expected)
 
 
-def test_a_broken_jpeg_is_named_and_the_loader_lives_on(loader: DaliLoader, photographs: ImageFolder) -> None:
+def test_a_broken_jpeg_is_named_and_the_loader_still_works(loader: DaliLoader, photographs: ImageFolder) -> None:
     expected = pixels_of(loader)
     names = [Path(photographs.name(int(index))) for index in open_plan(photographs).indices(0, 1)]
     path = next(path for path in names if path.stem.isdigit())
