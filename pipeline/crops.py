@@ -68,7 +68,7 @@ class CropLoader(Protocol):
         Args:
             plan: What to load.
             device: Where the crops go.
-            workers: Processes or threads to decode in, besides the caller's.
+            workers: Processes or threads that decode, in addition to the caller's.
             progress: Called with (done, total) images if they are all read before the first step.
         """
         ...

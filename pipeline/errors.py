@@ -1,4 +1,4 @@
-"""Errors that are told in one sentence; any other exception is a defect and keeps its traceback."""
+"""Errors that the user sees as one sentence; any other exception is a defect and keeps its traceback."""
 
 
 class UsageError(ValueError):

@@ -176,7 +176,7 @@ def _records(
     # Sums of uint64 from a foreign file could wrap around, so each value is compared before any are added.
     outside = (starts < data_start) | (starts > data_end) | (lengths > data_end)
     if outside.any() or (starts + lengths > data_end).any():
-        _refuse(path, "is damaged: a record lies outside the file's data; convert again")
+        _refuse(path, "is damaged: a record is outside the file's data; convert again")
     # Most files are in order; FFCV's parallel writers leave a few sorted runs, which a stable sort merges.
     if (starts[1:] < starts[:-1]).any():
         order = np.argsort(starts, kind="stable")

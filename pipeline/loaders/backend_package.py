@@ -22,6 +22,6 @@ def backend_package(backend: str, requirement: str) -> Iterator[None]:
         ) from None
     except (ImportError, OSError) as error:  # a library that it needs is missing, or of another version
         raise MissingError(
-            f"The package {package} of the {backend} backend can't be loaded: {error}. Install it anew, or use the"
-            " torch backend."
+            f"The package {package} of the {backend} backend can't be loaded: {error}. Reinstall it, or use the torch"
+            " backend."
         ) from None

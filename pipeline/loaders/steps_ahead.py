@@ -123,7 +123,7 @@ class StepsAhead(Generic[AnyStep]):
                 step.is_cancelled = True
 
     def wait(self, step: AnyStep) -> None:
-        """Wait until the calls of a step are done; raises what `epoch` says, each time anew."""
+        """Wait until the calls of a step are done; raises what `epoch` says, each time it is called."""
         while not step.done.wait(_CHECK_SECONDS) and not self.is_closed:
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
             if dead and not step.done.is_set():

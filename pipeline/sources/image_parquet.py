@@ -17,7 +17,7 @@ from simsiam.pipeline.source import MOST_CLASSES
 from simsiam.pipeline.sources.source_hash import hash_files
 
 _ROWS = 16
-"""Rows of images in memory at once, besides the pages of the file that contain them."""
+"""Rows of images in memory at once, in addition to the pages of the file that contain them."""
 
 
 class _Columns(NamedTuple):

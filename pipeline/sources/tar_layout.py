@@ -117,7 +117,7 @@ def _open_inner(
                 parts.append((tar, offset, offset + length, printable_path(name)))
                 folders.append(name.removesuffix(b".tar").rpartition(b"/")[2])
             elif name.lower().endswith(_ENDINGS):
-                refused.append((name, "an image beside tars of classes has no class"))
+                refused.append((name, "an image next to tars of classes has no class"))
     inner = [
         index._replace(
             names=PathList(folder + b"/" + name for name in index.names),
@@ -142,8 +142,8 @@ def _join(indices: list[TarIndex]) -> _Members:
 
 def _validation_classes(names: list[bytes], tar: Path, devkit: Path | None) -> tuple[list[str], npt.NDArray[np.int64]]:
     if devkit is None:
-        beside = (tar.with_name(f"{DEVKIT}.tar.gz"), tar.with_name(DEVKIT))
-        devkit = next((kit for kit in beside if kit.exists()), None)
+        next_to_it = (tar.with_name(f"{DEVKIT}.tar.gz"), tar.with_name(DEVKIT))
+        devkit = next((kit for kit in next_to_it if kit.exists()), None)
     if devkit is None:
         raise MissingError(
             f"{tar} holds ImageNet's validation images, whose classes are in the development kit: put"

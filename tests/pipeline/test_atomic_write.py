@@ -14,7 +14,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_file_appears_under_its_name_when_it_is_whole(tmp_path: Path) -> None:
+def test_file_appears_under_its_name_when_it_is_complete(tmp_path: Path) -> None:
     with open_atomically(tmp_path / "a.bin") as file:
         file.write(b"half")
         assert names(tmp_path) == [f"a.bin.{os.getpid()}.part"]
@@ -23,7 +23,7 @@ def test_file_appears_under_its_name_when_it_is_whole(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == b"half and half"
 
 
-def test_failed_write_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text_atomically(path, "ä\n")
     with pytest.raises(KeyboardInterrupt), open_atomically(path) as file:
@@ -33,7 +33,7 @@ def test_failed_write_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> 
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(
+def test_content_is_flushed_before_the_rename_and_the_folder_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[tuple[bool, list[str]]] = []
@@ -56,7 +56,7 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_disk_that_is_full_for_pytorchs_writer_is_told_as_such(tmp_path: Path) -> None:
+def test_a_full_disk_is_named_even_if_pytorchs_writer_hides_it(tmp_path: Path) -> None:
     script = f"""
 import resource, torch
 from pathlib import Path
@@ -70,7 +70,7 @@ with open_atomically(Path({str(tmp_path)!r}) / "a.pt") as file:
     assert names(tmp_path) == []
 
 
-def test_file_is_readable_by_others_as_any_new_file(tmp_path: Path) -> None:
+def test_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_text_atomically(tmp_path / "ours", "")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

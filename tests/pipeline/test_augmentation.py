@@ -9,15 +9,15 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 from simsiam.pipeline.augmentation import Augmentation, Draws, draw
 
 COUNT = 4000
-# Two samples of 8,000 and 4,000 from one law differ more than this once in ten thousand tries (Kolmogorov–Smirnov:
-# 2.23 · √(1/8000 + 1/4000)); the seeds are fixed, so a pass stays a pass.
+# Two samples of 8,000 and 4,000 from one distribution differ by more than this once in ten thousand tries
+# (Kolmogorov–Smirnov: 2.23 · √(1/8000 + 1/4000)); the seeds are fixed.
 KS_LIMIT = 0.043
 SOLARIZING = Augmentation(solarize_probability=0.5)
 
 
 def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
-    places = np.sort(np.concatenate([first, second]))
-    shares = [np.searchsorted(np.sort(sample), places, side="right") / len(sample) for sample in (first, second)]
+    values = np.sort(np.concatenate([first, second]))
+    shares = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (first, second)]
     return float(abs(shares[0] - shares[1]).max())
 
 
@@ -46,14 +46,14 @@ def test_crops_follow_random_resized_crop(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (10, 200), (200, 10)])
-def test_extreme_shapes_fall_back_to_torchvisions_centre_crop(height: int, width: int) -> None:
+def test_extreme_shapes_get_torchvisions_centre_crop(height: int, width: int) -> None:
     np.testing.assert_array_equal(
         np.unique(draw_many(height, width).crop.reshape(-1, 4), axis=0),
         np.unique(torchvision_crops(height, width), axis=0),
     )
 
 
-def test_crops_lie_inside_images_of_any_size() -> None:
+def test_crops_are_inside_images_of_any_size() -> None:
     sizes = np.random.default_rng(0).integers(1, 600, (COUNT, 2)).astype(np.int32)
     crop = draw(Augmentation(), 0, 0, np.arange(COUNT), sizes).crop
     assert crop.min() >= 0
@@ -73,7 +73,7 @@ def test_jitter_follows_color_jitter() -> None:
     assert abs(np.corrcoef(ours.T) - np.eye(4)).max() < 0.05
 
 
-def test_all_24_orders_come_equally_often() -> None:
+def test_all_24_orders_are_equally_frequent() -> None:
     orders, counts = np.unique(draw_many(64, 64).order.reshape(-1, 4), axis=0, return_counts=True)
     assert len(orders) == 24
     assert (np.sort(orders, axis=1) == np.arange(4)).all()
@@ -81,7 +81,7 @@ def test_all_24_orders_come_equally_often() -> None:
     assert ((counts - expected) ** 2 / expected).sum() < 49.7  # chi-square, 23 degrees of freedom, once in a thousand
 
 
-def test_order_depends_neither_on_whether_jitter_is_applied_nor_on_the_blur() -> None:
+def test_order_is_independent_of_jitter_and_blur() -> None:
     draws = draw_many(64, 64)
     first = draws.order[..., 0].ravel()
     jittered = (draws.jitter != np.array([1, 1, 1, 0], dtype=np.float32)).any(axis=-1).ravel()
@@ -90,7 +90,7 @@ def test_order_depends_neither_on_whether_jitter_is_applied_nor_on_the_blur() ->
         assert abs(shares[0] - shares[1]).max() < 0.06
 
 
-def test_switches_come_as_often_as_asked_and_independently() -> None:
+def test_operations_are_applied_with_their_probabilities_and_independently() -> None:
     draws = draw_many(64, 64, Augmentation(solarize_probability=0.3))
     jittered = (draws.jitter != np.array([1, 1, 1, 0], dtype=np.float32)).any(axis=-1)
     switches = np.stack([jittered, draws.flip, draws.gray, draws.sigma > 0, draws.solarize]).reshape(5, -1)
@@ -100,7 +100,7 @@ def test_switches_come_as_often_as_asked_and_independently() -> None:
     assert abs(np.corrcoef(draws.flip.T)[0, 1]) < 0.06
 
 
-def test_blur_is_uniform_between_its_ends() -> None:
+def test_blur_is_uniform_in_its_range() -> None:
     sigma = draw_many(64, 64).sigma
     uniform = np.random.default_rng(0).uniform(0.1, 2.0, COUNT)
     assert kolmogorov_smirnov(sigma[sigma > 0], uniform) < 0.05
@@ -116,8 +116,8 @@ def test_solarizing_is_off_by_default_and_changes_no_other_draw() -> None:
         assert abs(np.corrcoef(with_it.solarize.ravel(), other.ravel())[0, 1]) < 0.05
 
 
-def test_draws_of_a_seed_stay_what_they_were() -> None:
-    # A run is resumed, and repeated, by later versions, too.
+def test_draws_of_a_seed_never_change() -> None:
+    # Later versions resume and repeat runs as well.
     draws = draw(SOLARIZING, 7, 3, np.array([123456]), np.array([[375, 500]], dtype=np.int32))
     assert draws.crop.tolist() == [[[25, 86, 329, 409], [58, 143, 245, 230]]]
     assert draws.flip.tolist() == [[False, True]]
@@ -130,7 +130,7 @@ def test_draws_of_a_seed_stay_what_they_were() -> None:
     assert draws.solarize.tolist() == [[False, True]]
 
 
-def test_an_image_is_drawn_alike_in_any_company() -> None:
+def test_draws_of_an_image_are_the_same_in_any_batch() -> None:
     sizes = np.random.default_rng(0).integers(10, 600, (50, 2)).astype(np.int32)
     index = np.random.default_rng(1).permutation(1000)[:50]
     together = draw(Augmentation(), 5, 3, index, sizes)
@@ -175,7 +175,7 @@ def test_shapes_and_dtypes() -> None:
         ({"blur_sigma": (0.0, 2.0)}, "blur_sigma is 0.0, 2.0"),
     ],
 )
-def test_impossible_laws_are_refused(wrong: dict, message: str) -> None:
+def test_values_out_of_range_are_refused(wrong: dict, message: str) -> None:
     make: Callable[..., Augmentation] = Augmentation
     with pytest.raises(ValueError, match=message):
         make(**wrong)

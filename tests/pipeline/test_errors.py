@@ -1,14 +1,17 @@
 import ast
+import pickle
 from pathlib import Path
 
 import pytest
+
+from simsiam.pipeline.errors import UsageError
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = sorted(file.relative_to(ROOT) for folder in ("pipeline", "train") for file in (ROOT / folder).rglob("*.py"))
 
 
-def untold(source: str) -> list[int]:
-    """Return the lines that make an error which the command line would take for a defect."""
+def plain_errors(source: str) -> list[int]:
+    """Return the lines with an error that the command line would mistake for a defect."""
     return sorted(
         node.lineno
         for node in ast.walk(ast.parse(source))
@@ -19,9 +22,17 @@ def untold(source: str) -> list[int]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_what_is_raised_for_the_user_is_told_in_one_sentence(file: Path) -> None:
-    assert untold((ROOT / file).read_text()) == [], "raise UsageError or RunError of simsiam.pipeline.errors instead"
+def test_errors_for_the_user_are_of_our_classes(file: Path) -> None:
+    assert plain_errors((ROOT / file).read_text()) == [], (
+        "raise UsageError or RunError of simsiam.pipeline.errors instead"
+    )
 
 
 def test_plain_error_is_seen() -> None:
-    assert untold("if x:\n    raise ValueError(x)\nerror = RuntimeError('no')\nraise UsageError(x)") == [2, 3]
+    assert plain_errors("if x:\n    raise ValueError(x)\nerror = RuntimeError('no')\nraise UsageError(x)") == [2, 3]
+
+
+def test_the_argument_that_would_help_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(UsageError("o.beton exists", argument="overwrite")))
+    assert (str(error), error.argument) == ("o.beton exists", "overwrite")
+    assert UsageError("o.beton exists").argument is None

@@ -52,11 +52,11 @@ def test_by_default_it_is_the_papers_setting_on_the_device_that_there_is(picture
 
 
 def test_progress_is_told_while_a_folder_is_scanned_and_read_into_memory(pictures: ImageFolder) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     open_crops(
-        pictures.root, 8, 4, backend="resident", device="cpu", progress=lambda done, total: told.append((done, total))
+        pictures.root, 8, 4, backend="resident", device="cpu", progress=lambda done, total: calls.append((done, total))
     ).close()
-    assert told == [(11, 11), *((done, 11) for done in range(1, 12))]
+    assert calls == [(11, 11), *((done, 11) for done in range(1, 12))]
 
 
 def break_image(pictures: ImageFolder, index: int) -> str:

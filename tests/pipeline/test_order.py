@@ -12,18 +12,18 @@ from simsiam.pipeline.order import (
 )
 
 
-def test_an_epoch_holds_every_sample_once() -> None:
+def test_an_epoch_contains_every_sample_once() -> None:
     assert sorted(epoch_order(1000, seed=3, epoch=5).tolist()) == list(range(1000))
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_order_depends_on_seed_and_epoch() -> None:
     order = epoch_order(100, seed=1, epoch=0)
     np.testing.assert_array_equal(order, epoch_order(100, seed=1, epoch=0))
     assert (order != epoch_order(100, seed=2, epoch=0)).any()
     assert (order != epoch_order(100, seed=1, epoch=1)).any()
 
 
-def test_every_sample_comes_equally_often_at_every_place() -> None:
+def test_every_sample_is_equally_frequent_at_every_position() -> None:
     epochs = 2000
     first = np.array([epoch_order(10, seed=0, epoch=epoch)[0] for epoch in range(epochs)])
     counts = np.bincount(first, minlength=10)
@@ -42,11 +42,11 @@ def test_shares_of_the_ranks_are_disjoint_and_make_the_same_global_batch(world_s
 
 
 def test_the_last_partial_batch_is_dropped() -> None:
-    assert steps_per_epoch(1_281_167, 256) == 5004  # as the reference counts ImageNet
+    assert steps_per_epoch(1_281_167, 256) == 5004  # ImageNet, as in the reference
     assert steps_per_epoch(255, 256) == 0
 
 
-def test_block_order_holds_every_sample_once_and_changes_with_epoch_and_seed() -> None:
+def test_block_order_contains_every_sample_once_and_depends_on_seed_and_epoch() -> None:
     for count in (1, 63, 64, 65, 1000, 50_001):
         assert sorted(epoch_order(count, seed=3, epoch=5, order="block").tolist()) == list(range(count))
     orders = [epoch_order(1000, seed, epoch, "block") for seed, epoch in ((0, 0), (0, 1), (1, 0))]
@@ -56,11 +56,11 @@ def test_block_order_holds_every_sample_once_and_changes_with_epoch_and_seed() -
 
 def test_a_set_of_one_window_is_shuffled_uniformly_in_block_order() -> None:
     epochs = 1000
-    places = np.array([np.argsort(epoch_order(130, 0, epoch, "block"))[[0, 1, 129]] for epoch in range(epochs)])
-    # A uniform place among 0 … 129 has the mean 64.5 and a standard deviation of 37.5: 1.19 for the mean of 1000.
-    assert (np.abs(places.mean(axis=0) - 64.5) < 4 * 1.19).all()
-    # Neighbours in the file come next to each other in 2 of 130 epochs.
-    assert 3 < (np.abs(places[:, 0] - places[:, 1]) == 1).sum() < 35
+    positions = np.array([np.argsort(epoch_order(130, 0, epoch, "block"))[[0, 1, 129]] for epoch in range(epochs)])
+    # A uniform position from 0 to 129 has the mean 64.5 and a standard deviation of 37.5: 1.19 for the mean of 1000.
+    assert (np.abs(positions.mean(axis=0) - 64.5) < 4 * 1.19).all()
+    # Neighbours in the file are neighbours in 2 of 130 epochs.
+    assert 3 < (np.abs(positions[:, 0] - positions[:, 1]) == 1).sum() < 35
 
 
 def test_block_order_reads_each_window_in_whole_blocks() -> None:

@@ -21,7 +21,7 @@ def test_known_answers(counter: tuple[int, ...], key: tuple[int, int], words: tu
     assert tuple(int(word) for word in philox(key[0] | key[1] << 32, *counter)) == words
 
 
-def test_counters_are_broadcast_and_each_gives_what_it_gives_alone() -> None:
+def test_counters_are_broadcast() -> None:
     together = philox(7, np.arange(3)[:, None], 5, np.arange(2)[None, :], 1)
     assert all(words.shape == (3, 2) and words.dtype == np.uint32 for words in together)
     alone = philox(7, 2, 5, 1, 1)
@@ -34,6 +34,6 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
         philox(seed, 0, 0, 0, 0)
 
 
-def test_uniform_covers_zero_to_one_and_never_reaches_one() -> None:
+def test_uniform_numbers_are_from_zero_to_below_one() -> None:
     ends = uniform(np.array([0, 1 << 31, ONES], dtype=np.uint32))
     np.testing.assert_array_equal(ends, [0.0, 0.5, 1 - 2.0**-32])

@@ -26,7 +26,7 @@ def test_a_step_is_the_callers_own(pictures) -> None:
         assert part.tolist() == expected.tolist()
 
 
-def test_draws_are_of_the_size_of_each_image(pictures) -> None:
+def test_crops_fit_each_image(pictures) -> None:
     index = plan(pictures).indices(1, 0)
     crop = plan(pictures).draws(1, index).crop
     assert (crop[..., :2] + crop[..., 2:] <= pictures.sizes[index][:, None, :]).all()
@@ -54,7 +54,7 @@ def test_ranks_share_the_batch_of_one_process(pictures, world_size: int) -> None
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("first_step", [0, 3])
-def test_in_block_order_every_sample_is_fetched_once_and_in_time(world_size: int, first_step: int) -> None:
+def test_in_block_order_every_sample_is_fetched_once_and_early_enough(world_size: int, first_step: int) -> None:
     ours = plan(range(44_000), batch_size=1000, order="block", rank=world_size - 1, world_size=world_size)
     fetched: list[int] = []
     for step in range(first_step, len(ours)):

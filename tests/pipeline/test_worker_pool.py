@@ -30,7 +30,7 @@ def test_results_come_in_order_for_any_number_of_workers(workers):
     assert list(ordered_map(square, 50, workers, name)) == [i * i for i in range(50)]
 
 
-def test_results_come_in_order_whoever_finishes_first():
+def test_results_come_in_order_when_a_later_task_finishes_first():
     last_done = event()
 
     def work(task: int) -> int:

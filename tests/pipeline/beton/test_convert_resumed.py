@@ -167,9 +167,9 @@ def test_damage_by_a_power_cut_is_noticed(tmp_path, uninterrupted, damage, reaso
     out = tmp_path / "o.beton"
     kill_at(190, out)
     damage(tmp_path / "o.beton.part", tmp_path / "o.beton.part.journal")
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         convert(Noise(), out, workers=2)
-    assert [str(warning.message).rpartition(": ")[2].rstrip(".") for warning in told] == [reason] * bool(reason)
+    assert [str(warning.message).rpartition(": ")[2].rstrip(".") for warning in caught] == [reason] * bool(reason)
     assert same(out, uninterrupted)
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
 
@@ -235,19 +235,19 @@ def test_other_settings_start_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "value", "told"),
+    ("what", "value", "reason"),
     [
         ("name_prefix", "/another/folder/", "the place of the images changed"),
         ("files_hash", "of changed files", "the files' sizes or dates changed"),
         ("classes", ("a", "b", "d"), "the images' names or classes changed"),
     ],
 )
-def test_a_moved_or_changed_set_starts_over(tmp_path, what, value, told):
+def test_a_moved_or_changed_set_starts_over(tmp_path, what, value, reason):
     out = tmp_path / "o.beton"
     kill_at(130, out)
     other = Noise()
     setattr(other, what, value)
-    with pytest.warns(UserWarning, match=told):
+    with pytest.warns(UserWarning, match=reason):
         assert convert(other, out, workers=2).taken_over == 0
 
 

@@ -91,10 +91,10 @@ def test_refuses_a_count_that_does_not_fit(path, samples):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"ptr": 2**64 - 8}, "lies outside"),
-        ({"ptr": 24}, "lies outside"),
-        ({"size": 2**64 - 8}, "lies outside"),
-        ({"size": PAGE}, "lies outside"),
+        ({"ptr": 2**64 - 8}, "is outside"),
+        ({"ptr": 24}, "is outside"),
+        ({"size": 2**64 - 8}, "is outside"),
+        ({"size": PAGE}, "is outside"),
         ({"size": 1 + len(JPEGS[0])}, "overlap"),
         ({"ptr": PAGE + 1, "size": 3}, "image 0 has no record"),
         ({"sample_id": 1}, "image 0 has no record"),

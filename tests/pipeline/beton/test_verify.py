@@ -61,19 +61,19 @@ def test_a_whole_set_has_nothing_broken(folder, beton):
 
 
 def test_every_stage_reports_its_progress(folder, beton):
-    told = []
+    calls = []
 
     @contextmanager
     def show(doing, unit):
-        yield lambda done, total: told.append((doing, unit, done, total))
+        yield lambda done, total: calls.append((doing, unit, done, total))
 
     verify(folder, workers=2, show=show)
-    assert told == [("Decoding", "images", i, 6) for i in range(1, 7)]
+    assert calls == [("Decoding", "images", i, 6) for i in range(1, 7)]
     verify(beton, workers=1, show=show)
     manifest = Beton(beton).manifest
     assert manifest is not None
     pages = len(manifest.page_crc32)
-    assert told[12:] == [("Comparing", "pages", i, pages) for i in range(1, pages + 1)]
+    assert calls[12:] == [("Comparing", "pages", i, pages) for i in range(1, pages + 1)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -8,8 +8,11 @@ from simsiam.pipeline.loaders.backend_package import backend_package
     ("error", "parts"),
     [
         (ModuleNotFoundError("No module named 'fast'"), ["swift", "No module named 'fast'", "pip install fast==1.2"]),
-        (ImportError("cannot import name 'Loader'"), ["swift", "package fast ", "cannot import name 'Loader'", "anew"]),
-        (OSError("libfast.so.2: no such file"), ["swift", "package fast ", "libfast.so.2", "anew"]),
+        (
+            ImportError("cannot import name 'Loader'"),
+            ["swift", "package fast ", "cannot import name 'Loader'", "Reinstall"],
+        ),
+        (OSError("libfast.so.2: no such file"), ["swift", "package fast ", "libfast.so.2", "Reinstall"]),
     ],
 )
 def test_an_import_that_fails_is_explained_in_one_sentence(error: Exception, parts: list[str]) -> None:

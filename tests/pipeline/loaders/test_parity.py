@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 
 # Largest differences from the torch backend's crops in grey levels: mean over all crops, mean over the worst crop, and
 # worst pixel. All backends decode to the same pixels. Pillow rounds between its two passes, ffcv doesn't (measured:
-# 0.164, 0.209 and 1). DALI repeats the pixels at a crop's border, beyond which Pillow looks at nothing (measured: 0.166,
-# 0.210 and 15).
+# 0.164, 0.209 and 1). DALI repeats the pixels at a crop's border, Pillow takes none beyond it (measured: 0.166, 0.210
+# and 15).
 BOUNDS: dict[Backend, tuple[float, float, int]] = {"ffcv": (0.25, 0.4, 1), "dali": (0.25, 0.4, 24)}
 PACKAGES: dict[Backend, str] = {"ffcv": "ffcv", "dali": "nvidia.dali"}
 

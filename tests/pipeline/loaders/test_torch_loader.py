@@ -31,7 +31,7 @@ def children() -> list:
 
 
 class DeadlyFolder:
-    """An image folder with one picture that kills whoever decodes it."""
+    """An image folder with one picture that kills the process that decodes it."""
 
     def __init__(self, folder: ImageFolder, deadly: int) -> None:
         self._folder, self._deadly = folder, deadly

@@ -22,7 +22,7 @@ def walked(root: Path) -> list[bytes]:
     return list(walk_folder(root).paths)
 
 
-def test_path_list_behaves_as_the_list_it_stands_for():
+def test_path_list_behaves_like_a_list():
     paths = [b"a/1.jpg", b"", b"b c.png", b"\xff\n"]
     kept = PathList(paths)
     assert list(kept) == [kept[i] for i in range(4)] == paths
@@ -40,7 +40,7 @@ def test_order_is_that_of_the_whole_relative_path_as_bytes(tmp_path: Path):
     assert walked(tmp_path) == sorted(name.encode() for name in names)
 
 
-def test_order_does_not_follow_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_order_is_the_same_on_any_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     names = ["a/2.jpg", "a/1.jpg", "b.jpg", "c/d/1.jpg"]
     fill(tmp_path, *names)
     expected = walked(tmp_path)
@@ -68,13 +68,13 @@ def test_only_visible_files_with_an_image_ending_count(tmp_path: Path):
     assert listing.other_files == 4
 
 
-def test_odd_names_come_through(tmp_path: Path):
+def test_odd_names_are_listed(tmp_path: Path):
     names = [b"a b/c'd\".jpg", b"new\nline.jpg", "日本.jpg".encode(), b"latin-\xe9/\xff.jpg", b"-rf.jpg"]
     fill(tmp_path, *names)
     assert walked(tmp_path) == sorted(names)
 
 
-def test_length_and_time_belong_to_the_path_beside_them(tmp_path: Path):
+def test_length_and_time_belong_to_their_path(tmp_path: Path):
     for index, name in enumerate(["c.jpg", "a.jpg", "b.jpg"]):
         (tmp_path / name).write_bytes(b"x" * (index + 1))
         os.utime(tmp_path / name, ns=(0, 1_700_000_000_000_000_001 + index))
@@ -97,14 +97,14 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path):
     assert walked(root) == [b"a/1.jpg", b"a/out/3.jpg", b"b/2.jpg", b"b/file.jpg", b"b/out/3.jpg"]
 
 
-def test_two_folders_that_link_to_each_other_end(tmp_path: Path):
+def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path):
     fill(tmp_path, "a/1.jpg", "b/2.jpg")
-    (tmp_path / "a" / "peer").symlink_to(tmp_path / "b")
-    (tmp_path / "b" / "peer").symlink_to(tmp_path / "a")
-    assert walked(tmp_path) == [b"a/1.jpg", b"a/peer/2.jpg", b"b/2.jpg", b"b/peer/1.jpg"]
+    (tmp_path / "a" / "other").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "a")
+    assert walked(tmp_path) == [b"a/1.jpg", b"a/other/2.jpg", b"b/2.jpg", b"b/other/1.jpg"]
 
 
-def test_what_is_no_regular_file_is_reported_and_not_opened(tmp_path: Path):
+def test_other_things_than_regular_files_are_reported_and_not_opened(tmp_path: Path):
     fill(tmp_path, "good.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere")
@@ -123,7 +123,7 @@ def test_a_folder_may_have_an_image_ending(tmp_path: Path):
     assert walked(tmp_path) == [b"class.jpg/1.png"]
 
 
-def test_depth_is_not_bound_by_the_recursion_limit(tmp_path: Path):
+def test_depth_is_not_limited_by_recursion(tmp_path: Path):
     deep = "d/" * 200 + "x.jpg"
     fill(tmp_path, deep)
     limit = sys.getrecursionlimit()

@@ -1,4 +1,3 @@
-import io
 import os
 import pickle
 import tempfile
@@ -12,12 +11,11 @@ from PIL import Image
 from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.sources import image_folder
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from tests.pipeline.images import encoded, with_orientation
 
 
 def png(width: int = 3, height: int = 2, value: int = 0) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (width, height), (value, 1, 2)).save(stream, "PNG")
-    return stream.getvalue()
+    return encoded(Image.new("RGB", (width, height), (value, 1, 2)), "PNG")
 
 
 def fill(root: Path, files: dict[str, bytes]) -> Path:
@@ -54,13 +52,13 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path):
     assert folder.labels.tolist() == [-1, -1]
 
 
-def test_images_beside_class_folders_are_unlabelled(tmp_path: Path):
+def test_images_next_to_class_folders_are_unlabelled(tmp_path: Path):
     folder = ImageFolder(fill(tmp_path, {"b.png": png(), "a/1.png": png(), "c/1.png": png()}))
     assert relative(folder) == ["a/1.png", "b.png", "c/1.png"]
     assert folder.labels.tolist() == [0, -1, 1]
 
 
-def test_class_is_the_first_level_however_deep_the_image(tmp_path: Path):
+def test_classes_are_the_first_level_for_images_at_any_depth(tmp_path: Path):
     folder = ImageFolder(fill(tmp_path, {"a/x/y/1.png": png(), "a/2.png": png(), "b/x/1.png": png()}))
     assert folder.classes == ("a", "b")
     assert dict(zip(relative(folder), folder.labels.tolist(), strict=True)) == {
@@ -70,7 +68,7 @@ def test_class_is_the_first_level_however_deep_the_image(tmp_path: Path):
     }
 
 
-def test_classes_sort_by_name_even_where_paths_sort_otherwise(tmp_path: Path):
+def test_classes_are_sorted_by_name_even_if_paths_sort_differently(tmp_path: Path):
     folder = ImageFolder(fill(tmp_path, {"a/1.png": png(), "a-b/1.png": png(), "Z/1.png": png(), "é/1.png": png()}))
     assert folder.classes == ("Z", "a", "a-b", "é")
     assert relative(folder) == ["Z/1.png", "a-b/1.png", "a/1.png", "é/1.png"]
@@ -82,7 +80,7 @@ def test_names_that_differ_in_case_are_two_classes(tmp_path: Path):
     assert folder.classes == ("Cat", "cat")
 
 
-def test_a_folder_without_images_is_no_class_and_a_class_of_broken_images_stays_one(tmp_path: Path):
+def test_a_folder_without_images_is_no_class_but_one_of_broken_images_is(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     fill(tmp_path, {"a/1.png": b"", "b/1.png": png(), "notes/read.txt": b"x"})
     folder = ImageFolder(tmp_path)
@@ -90,7 +88,7 @@ def test_a_folder_without_images_is_no_class_and_a_class_of_broken_images_stays_
     assert folder.labels.tolist() == [1]
 
 
-def test_broken_files_are_left_out_and_listed_by_path(tmp_path: Path):
+def test_broken_files_are_skipped_and_listed_by_path(tmp_path: Path):
     fill(tmp_path, {"a/1.png": png(4, 4), "a/2.png": b"", "b/1.jpg": b"text", "b/2.png": png(5, 5), "c/1.png": png()})
     os.mkfifo(tmp_path / "a" / "0.png")
     folder = ImageFolder(tmp_path)
@@ -148,12 +146,9 @@ def test_a_pickle_takes_little_more_than_the_paths(tmp_path: Path):
     assert len(pickle.dumps(folder)) < 300 * 36 + 1500
 
 
-def test_pixels_are_those_stored_whatever_the_orientation_tag(tmp_path: Path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    stream = io.BytesIO()
-    Image.new("RGB", (30, 20)).save(stream, "JPEG", exif=exif)
-    folder = ImageFolder(fill(tmp_path, {"a.jpg": stream.getvalue()}))
+def test_pixels_are_those_stored_for_any_orientation_tag(tmp_path: Path):
+    jpeg = encoded(Image.new("RGB", (30, 20)), exif=with_orientation(6))
+    folder = ImageFolder(fill(tmp_path, {"a.jpg": jpeg}))
     assert folder.sizes.tolist() == [[20, 30]]
     assert folder.decode(0).shape == (20, 30, 3)
 
@@ -183,10 +178,10 @@ def test_a_file_replaced_by_one_of_another_size_is_refused(tmp_path: Path):
 
 @pytest.fixture
 def unprivileged_folder() -> Iterator[Path]:
-    """A folder that this process owns and reads without root's rights: pytest's own folders are closed to others."""
+    """A folder of this process without root's rights: pytest's own folders are closed to others."""
     with tempfile.TemporaryDirectory() as name:
         was_root = os.geteuid() == 0
-        # Pillow loads its format plugins on first use; that must not fail for want of rights.
+        # Pillow loads its plugins on first use, which needs root's rights here.
         Image.init()
         if was_root:
             os.chown(name, 65534, 65534)
@@ -198,7 +193,7 @@ def unprivileged_folder() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_what_may_not_be_read_is_broken_and_good_again_once_permitted(unprivileged_folder: Path):
+def test_a_file_without_permission_is_broken_until_it_is_permitted(unprivileged_folder: Path):
     root = fill(unprivileged_folder, {"a/1.png": png(), "a/2.png": png(), "closed/3.png": png()})
     (root / "a" / "2.png").chmod(0)
     (root / "closed").chmod(0)
@@ -215,13 +210,13 @@ def test_what_may_not_be_read_is_broken_and_good_again_once_permitted(unprivileg
         folder.read(0)
 
 
-def test_a_folder_that_may_not_be_listed_is_refused(unprivileged_folder: Path):
+def test_a_folder_without_permission_is_refused(unprivileged_folder: Path):
     (unprivileged_folder / "closed").mkdir(mode=0)
     with pytest.raises(ValueError, match="closed can't be listed \\(Permission denied\\); give"):
         ImageFolder(unprivileged_folder / "closed")
 
 
-def test_what_the_caller_asked_for_reaches_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_arguments_reach_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fill(tmp_path, {"1.png": png(), "2.png": png()})
     asked = []
     scan = image_folder.scan
@@ -249,7 +244,7 @@ def test_a_file_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "way_out"),
+    ("name", "advice"),
     [
         ("a.beton", "give that file"),
         ("a.tar", "convert or unpack it first"),
@@ -257,14 +252,14 @@ def test_a_file_is_refused(tmp_path: Path):
         ("a.parquet", "convert or unpack it first"),
     ],
 )
-def test_a_folder_with_nothing_but_an_archive_names_it(tmp_path: Path, name: str, way_out: str) -> None:
+def test_the_archive_in_a_folder_without_images_is_named(tmp_path: Path, name: str, advice: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     (tmp_path / f"{name}.json").write_bytes(b"{}")
-    with pytest.raises(ValueError, match=f"There is no image in .*, but {name}: {way_out}"):
+    with pytest.raises(ValueError, match=f"There is no image in .*, but {name}: {advice}"):
         ImageFolder(tmp_path)
 
 
-def test_a_folder_without_images_is_refused_with_what_was_seen(tmp_path: Path):
+def test_a_folder_without_images_is_refused_with_the_number_of_other_files(tmp_path: Path):
     fill(tmp_path, {"a/1.txt": b"x", "b.csv": b"x", ".hidden.png": png()})
     with pytest.raises(ValueError, match=r"no image in .*, only 2 other files; .* end in \.jpg, \.jpeg, \.png"):
         ImageFolder(tmp_path)

@@ -1,4 +1,3 @@
-import io
 import json
 import sys
 from pathlib import Path
@@ -10,19 +9,18 @@ from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.errors import ImageError, UsageError
 from simsiam.pipeline.sources.open_records import open_records
+from tests.pipeline.images import encoded
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow isn't installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow isn't installed")
 
 
 def jpeg(number: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (20 + number, 30), (number % 256, 40, 90)).save(file, "JPEG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", (20 + number, 30), (number % 256, 40, 90)))
 
 
 def write(path: Path, first: int, count: int, column: str = "image", rows: int = 20, **features) -> Path:
-    """Images `first`, …, in row groups of `rows`; of the first one the bytes lie elsewhere."""
+    """Write images `first`, …, in row groups of `rows`; image 0 has no bytes."""
     numbers = range(first, first + count)
     images = [{"bytes": jpeg(n) if n else None, "path": f"{n}.jpg" if n % 2 else None} for n in numbers]
     table = pa.table(
@@ -63,13 +61,13 @@ def test_images_names_labels_and_classes_of_several_files(folder, how):
     assert [records.read(n) for n in range(1, 60)] == [jpeg(n) for n in range(1, 60)]
 
 
-def test_images_may_be_asked_for_in_any_order(folder):
+def test_images_can_be_read_in_any_order(folder):
     records = open_records(folder)
     for n in (59, 1, 30, 29, 19, 20, 21, 49, 50, 5, 5):
         assert records.read(n) == jpeg(n)
 
 
-def test_converting_copies_the_bytes_and_reports_what_is_not_there(folder):
+def test_converting_copies_the_bytes_and_reports_missing_ones(folder):
     report = convert(open_records(folder), folder / "o.beton", workers=3)
     ((name, reason),) = report.skipped
     assert name == "train-00000-of-00002.parquet[0]"
@@ -85,14 +83,14 @@ def test_without_metadata_the_column_is_found_by_its_type(tmp_path):
     assert list(records.classes) == ["0", "1", "2"]
 
 
-def test_a_column_of_plain_bytes_will_do(tmp_path):
+def test_a_column_of_bytes_is_read(tmp_path):
     pq.write_table(pa.table({"jpg": [jpeg(1), jpeg(2)]}), tmp_path / "a.parquet")
     records = open_records(tmp_path / "a.parquet")
     assert [records.read(n) for n in range(2)] == [jpeg(1), jpeg(2)]
     assert records.labels.tolist() == [-1, -1]
 
 
-def test_other_columns_a_cut_file_and_files_that_differ_are_refused(tmp_path):
+def test_other_columns_truncated_files_and_files_that_differ_are_refused(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "text.parquet")
     with pytest.raises(UsageError, match="0 columns of images among text"):
         open_records(tmp_path / "text.parquet")
@@ -107,7 +105,7 @@ def test_other_columns_a_cut_file_and_files_that_differ_are_refused(tmp_path):
             open_records(other)
 
 
-def test_damage_in_the_middle_is_an_error_that_names_the_image(tmp_path):
+def test_damage_within_a_file_is_an_error_that_names_the_image(tmp_path):
     path = write(tmp_path / "a.parquet", 1, 4, **FEATURES)
     records = open_records(path)
     data = bytearray(path.read_bytes())
@@ -118,7 +116,7 @@ def test_damage_in_the_middle_is_an_error_that_names_the_image(tmp_path):
         records.read(0)
 
 
-def test_a_changed_byte_is_told_by_the_files_checksums_where_it_has_them(tmp_path):
+def test_a_changed_byte_is_found_by_checksums_if_the_file_has_them(tmp_path):
     path = tmp_path / "a.parquet"
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     pq.write_table(pa.table({"jpg": [jpeg(1)]}), path, write_page_checksum=True, **plain)
@@ -138,7 +136,7 @@ def test_a_path_that_is_no_text_is_refused(tmp_path):
         open_records(path)
 
 
-def test_without_pyarrow_the_way_out_is_named(tmp_path, monkeypatch):
+def test_without_pyarrow_its_package_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "a.parquet", 1, 4)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UsageError, match="pip install pyarrow"):
@@ -155,13 +153,13 @@ def test_without_pyarrow_the_way_out_is_named(tmp_path, monkeypatch):
         ([1 << 40, 0], "holds 1099511627776"),
     ],
 )
-def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, reason):
+def test_labels_other_than_class_numbers_are_refused(tmp_path, labels, reason):
     pq.write_table(pa.table({"jpg": [jpeg(1), jpeg(2)], "label": labels}), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=reason):
         open_records(tmp_path / "a.parquet")
 
 
-def test_a_class_without_a_name_is_refused_and_a_missing_one_is_none(tmp_path):
+def test_a_class_without_a_name_is_refused_and_a_missing_class_is_unlabelled(tmp_path):
     features = {**FEATURES, "label": {"_type": "ClassLabel", "names": ["ant", "bee"]}}
     with pytest.raises(UsageError, match=r"holds 2; .* below 2"):
         open_records(write(tmp_path / "a.parquet", 1, 4, **features))
@@ -182,7 +180,7 @@ def test_metadata_that_contradicts_the_columns_is_refused(tmp_path, features, re
         open_records(write(tmp_path / "a.parquet", 1, 4, **features))
 
 
-def test_metadata_of_list_columns_is_no_hindrance_and_foreign_metadata_is_refused(tmp_path):
+def test_metadata_of_list_columns_is_ignored_and_foreign_metadata_is_refused(tmp_path):
     path = write(tmp_path / "a.parquet", 1, 4, **FEATURES, boxes=[{"dtype": "int64"}])
     assert list(open_records(path).classes) == ["ant", "bee", "cat"]
     table = pa.table({"jpg": [jpeg(1)]}).replace_schema_metadata({"huggingface": '{"info": []}'})

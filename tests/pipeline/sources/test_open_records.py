@@ -1,4 +1,4 @@
-"""Archives of every layout, made here, opened by `open_records`."""
+"""Archives of every layout, as `open_records` opens them."""
 
 import io
 import sys
@@ -13,14 +13,13 @@ from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.sources.open_records import open_records
+from tests.pipeline.images import encoded
 
 WNIDS = ["n01440764", "n01443537", "n02105855"]
 
 
 def jpeg(number: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (20 + number, 30), (number * 9 % 256, 40, 90)).save(file, "JPEG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", (20 + number, 30), (number * 9 % 256, 40, 90)))
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
@@ -47,7 +46,7 @@ def train_tar(folder: Path) -> Path:
 
 def devkit(folder: Path, truth: list[int]) -> Path:
     io_module = pytest.importorskip("scipy.io", reason="SciPy isn't installed")
-    # The kit's own order is not that of the WordNet ids, and it has synsets that are no classes.
+    # The kit has another order than that of the WordNet ids, and synsets that aren't classes.
     rows = [(1, WNIDS[2], 0), (2, WNIDS[0], 0), (3, WNIDS[1], 0), (4, "n00000001", 3)]
     kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
     mat = io.BytesIO()
@@ -128,7 +127,7 @@ def shards(folder: Path) -> list[Path]:
 def test_webdataset_shards_by_folder_braces_or_stars(tmp_path, how):
     shards(tmp_path)
     records = open_records(tmp_path / how)
-    # Keys repeat from shard to shard; each belongs to its own.
+    # Keys repeat in each shard.
     assert [(label, content) for _, label, content in contents(records)] == [(i, jpeg(i)) for i in range(6)]
     assert list(records.classes) == list("012345")
 
@@ -178,10 +177,10 @@ def test_nothing_outside_is_written_or_followed(tmp_path):
 
 
 @pytest.mark.parametrize("make", [train_tar, lambda folder: shards(folder)[0]], ids=["train", "shard"])
-def test_a_tar_cut_short_anywhere_is_refused(tmp_path, make):
+def test_a_tar_truncated_anywhere_is_refused(tmp_path, make):
     tar = make(tmp_path)
     data = tar.read_bytes()
-    # tarfile fills the end up to 10,240 bytes with zeros, of which the first block is the end mark.
+    # tarfile pads the file to 10,240 bytes with zeros, of which the first block is the end mark.
     end = len(data.rstrip(b"\0"))
     for length in sorted({*np.linspace(1, end, 40).astype(int).tolist(), *range(512, end, 512)}):
         tar.write_bytes(data[:length])
@@ -189,7 +188,7 @@ def test_a_tar_cut_short_anywhere_is_refused(tmp_path, make):
             open_records(tar)
 
 
-def test_a_tar_with_a_damaged_header_or_compression_is_refused(tmp_path):
+def test_a_damaged_header_and_compression_are_refused(tmp_path):
     tar = shards(tmp_path)[0]
     data = bytearray(tar.read_bytes())
     data[1024 : 1024 + 512] = b"\7" * 512
@@ -210,7 +209,7 @@ def test_a_tar_without_images_and_a_name_without_a_file_are_refused(tmp_path):
             open_records(tmp_path / name)
 
 
-def test_a_broken_image_in_a_tar_is_left_out_and_the_rest_converted(tmp_path):
+def test_a_broken_image_in_a_tar_is_skipped(tmp_path):
     files = {"set/a/1.jpg": jpeg(1), "set/a/2.jpg": jpeg(2)[:300], "set/b/3.jpg": b""}
     report = convert(open_records(tar_of(tmp_path / "t.tar", files)), tmp_path / "o.beton", workers=2)
     assert [name for name, _ in report.skipped] == ["set/a/2.jpg", "set/b/3.jpg"]
@@ -218,7 +217,7 @@ def test_a_broken_image_in_a_tar_is_left_out_and_the_rest_converted(tmp_path):
     assert (beton.read(0), beton.classes, beton.name(0)) == (jpeg(1), ["a", "b"], "set/a/1.jpg")
 
 
-def test_folders_hidden_files_and_links_to_nothing_are_no_archives(tmp_path):
+def test_folders_hidden_files_and_dangling_links_are_no_archives(tmp_path):
     (tmp_path / "c.tar").mkdir()
     (tmp_path / "c.tar" / "1.jpg").write_bytes(jpeg(1))
     (tmp_path / "._x.tar").write_bytes(b"of another system")
@@ -226,7 +225,7 @@ def test_folders_hidden_files_and_links_to_nothing_are_no_archives(tmp_path):
     assert contents(open_records(tmp_path)) == [(f"{tmp_path}/c.tar/1.jpg", 0, jpeg(1))]
 
 
-def test_a_shard_that_is_gone_is_missed_where_there_are_others(tmp_path):
+def test_a_dangling_link_among_shards_is_refused(tmp_path):
     shards(tmp_path)
     (tmp_path / "empty.tar").mkdir()
     assert len(open_records(tmp_path)) > 0
@@ -235,7 +234,7 @@ def test_a_shard_that_is_gone_is_missed_where_there_are_others(tmp_path):
         open_records(tmp_path)
 
 
-def test_a_folder_that_is_there_is_called_what_it_is_called(tmp_path):
+def test_the_name_of_an_existing_folder_is_no_pattern(tmp_path):
     folder = tmp_path / "a{1,2}[b]"
     folder.mkdir()
     paths = shards(folder)
@@ -249,12 +248,12 @@ def test_a_folder_of_two_kinds_is_refused_and_both_are_named(tmp_path, files):
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         tar_of(tmp_path / name, {"1.jpg": jpeg(1)})
-    with pytest.raises(UsageError, match=r"only one kind .* '.*/\*\.(tar|parquet)'") as told:
+    with pytest.raises(UsageError, match=r"only one kind .* '.*/\*\.(tar|parquet)'") as caught:
         open_records(tmp_path)
-    assert all(name in str(told.value) for name in files)
+    assert all(name in str(caught.value) for name in files)
 
 
-def test_a_folder_of_images_is_listed_like_an_image_folder_and_not_opened(tmp_path):
+def test_a_folder_is_listed_like_an_image_folder_without_opening_files(tmp_path):
     from simsiam.pipeline.sources.image_folder import ImageFolder
 
     for number, name in enumerate(("b/1.jpg", "a/2.jpg", "a/3.jpg")):
@@ -270,15 +269,15 @@ def test_a_folder_of_images_is_listed_like_an_image_folder_and_not_opened(tmp_pa
         open_records(tmp_path / "empty")
 
 
-def test_a_beton_is_told_by_its_content(tmp_path):
+def test_a_beton_is_recognised_by_its_content(tmp_path):
     convert(open_records(train_tar(tmp_path)), tmp_path / "o.beton", workers=1)
     assert contents(open_records(tmp_path / "o.beton"))[4][1:] == (1, jpeg(11))
-    # The name of the tar may stay in that of the file.
+    # Its name may contain that of the tar.
     convert(open_records(tmp_path / "ILSVRC2012_img_train.tar"), tmp_path / "o.tar.beton", workers=1)
     assert contents(open_records(tmp_path / "o.tar.beton"))[4][1:] == (1, jpeg(11))
 
 
-def test_without_scipy_the_way_out_is_named(tmp_path, monkeypatch):
+def test_without_scipy_its_package_is_named(tmp_path, monkeypatch):
     tar = tar_of(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(1)})
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(UsageError, match="pip install scipy"):

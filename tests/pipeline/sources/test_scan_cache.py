@@ -32,7 +32,7 @@ def known(root: Path) -> list[list[int]]:
     return load_sizes(root, walk_folder(root)).tolist()
 
 
-def test_sizes_come_back(images: Path):
+def test_saved_sizes_are_loaded(images: Path):
     saved(images)
     assert known(images) == SIZES.tolist()
 
@@ -66,7 +66,7 @@ def test_sizes_of_zero_stay_unknown(images: Path):
     assert known(images) == [[0, 0]] * 3
 
 
-def test_every_name_of_a_folder_shares_its_cache(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_all_names_of_a_folder_share_its_cache(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     saved(images)
     (tmp_path / "link").symlink_to(images)
     assert known(tmp_path / "link") == SIZES.tolist()
@@ -129,14 +129,14 @@ def test_a_pickle_in_the_cache_is_not_executed(images: Path, tmp_path: Path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_cache_folder_that_cannot_be_made_is_no_error(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_impossible_cache_folder_is_no_error(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     saved(images)
     assert known(images) == [[0, 0]] * 3
 
 
-def test_a_full_disk_leaves_the_old_cache_and_no_part_file(images: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_keeps_the_old_cache_and_leaves_no_temporary_file(images: Path, monkeypatch: pytest.MonkeyPatch):
     saved(images)
 
     def full(*_, **__):
@@ -163,7 +163,7 @@ def test_the_cache_is_replaced_in_one_step(images: Path, monkeypatch: pytest.Mon
     assert known(images) == (SIZES + 1).tolist()
 
 
-def test_place_of_the_cache(tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_folder_of_the_cache(tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch):
     assert scan_cache_file(tmp_path).parent == cache_home / "simsiam" / "scans"
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "relative/path"):

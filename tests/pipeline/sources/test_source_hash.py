@@ -14,17 +14,17 @@ from simsiam.pipeline.sources.open_records import open_records
 from simsiam.pipeline.sources.source_hash import hash_files, hash_images
 
 
-def test_stamp_changes_with_size_date_and_order(tmp_path: Path) -> None:
+def test_hash_of_files_changes_with_size_date_and_order(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"1")
     two.write_bytes(b"22")
-    stamps = {hash_files([one, two]), hash_files([two, one]), hash_files([one])}
-    assert hash_files([one, two]) in stamps
+    hashes = {hash_files([one, two]), hash_files([two, one]), hash_files([one])}
+    assert hash_files([one, two]) in hashes
     one.write_bytes(b"111")
-    stamps.add(hash_files([one, two]))
+    hashes.add(hash_files([one, two]))
     os.utime(one, ns=(0, 1))
-    stamps.add(hash_files([one, two]))
-    assert len(stamps) == 5
+    hashes.add(hash_files([one, two]))
+    assert len(hashes) == 5
 
 
 def folder(pictures: ImageFolder, _: Path) -> tuple[Path, Path]:
@@ -50,7 +50,7 @@ def parquet(pictures: ImageFolder, out: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("make", [folder, beton, tar, parquet])
-def test_every_kind_of_set_notices_that_a_file_of_it_has_changed(
+def test_a_changed_file_changes_the_hash_of_every_kind_of_set(
     make: Callable[[ImageFolder, Path], tuple[Path, Path]], pictures: ImageFolder, tmp_path: Path
 ) -> None:
     path, file = make(pictures, tmp_path)
@@ -60,7 +60,7 @@ def test_every_kind_of_set_notices_that_a_file_of_it_has_changed(
     assert open_records(path).files_hash != before
 
 
-def test_a_scanned_folder_and_a_listed_one_have_the_same_stamp(pictures: ImageFolder) -> None:
+def test_a_scanned_folder_and_a_listed_one_have_the_same_hash(pictures: ImageFolder) -> None:
     assert pictures.files_hash == open_records(pictures.root).files_hash
 
 
@@ -87,7 +87,7 @@ def of(**changes) -> str:
     return hash_images(images(**changes))  # type: ignore[arg-type]
 
 
-def test_same_images_have_the_same_fingerprint_wherever_they_lie(pictures: ImageFolder, tmp_path: Path) -> None:
+def test_moved_images_have_the_same_hash(pictures: ImageFolder, tmp_path: Path) -> None:
     shutil.copytree(pictures.root, tmp_path / "moved")
     assert hash_images(pictures) == hash_images(ImageFolder(tmp_path / "moved"))
 
@@ -105,18 +105,18 @@ def test_same_images_have_the_same_fingerprint_wherever_they_lie(pictures: Image
     ],
     ids=["count", "size", "label", "class", "classes", "first name", "last name"],
 )
-def test_other_images_have_another_fingerprint(changes: dict) -> None:
+def test_other_images_have_another_hash(changes: dict) -> None:
     assert of(**changes) != of()
 
 
-def test_types_of_the_arrays_play_no_part() -> None:
+def test_types_of_the_arrays_do_not_matter() -> None:
     source = images()
     before = hash_images(source)  # type: ignore[arg-type]
     source.sizes, source.labels = source.sizes.astype(np.int64), source.labels.astype(np.int16)
     assert hash_images(source) == before  # type: ignore[arg-type]
 
 
-def test_million_images_are_asked_for_few_names() -> None:
+def test_of_a_million_images_few_names_are_hashed() -> None:
     asked: list[int] = []
     of(count=1_000_000, name=lambda index: asked.append(index) or "x.jpg")
     assert len(asked) == 1000 and asked[0] == 0 and asked[-1] == 999_999

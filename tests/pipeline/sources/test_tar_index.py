@@ -27,7 +27,7 @@ def write(path: Path, **files: bytes) -> Path:
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_names_and_places_of_every_format(tmp_path, kind):
+def test_names_and_offsets_of_every_format(tmp_path, kind):
     files = {"a.jpg": b"1" * 700, "ä b\n.jpg": b"", "d/" * 40 + "x" * 90 + ".jpg": b"3"}
     with tarfile.open(tmp_path / "t.tar", "w", format=kind) as tar:
         for name, content in files.items():
@@ -35,24 +35,24 @@ def test_names_and_places_of_every_format(tmp_path, kind):
     data = (tmp_path / "t.tar").read_bytes()
     index = index_tar(tmp_path / "t.tar")
     assert [name.decode() for name in index.names] == list(files)
-    places = zip(index.offsets.tolist(), index.lengths.tolist(), strict=True)
-    assert [data[start : start + length] for start, length in places] == list(files.values())
+    ranges = zip(index.offsets.tolist(), index.lengths.tolist(), strict=True)
+    assert [data[start : start + length] for start, length in ranges] == list(files.values())
 
 
-def test_tars_joined_with_cat_are_refused_as_the_second_would_go_unseen(tmp_path):
+def test_joined_tars_are_refused_since_only_the_first_would_be_seen(tmp_path):
     one, two = write(tmp_path / "1.tar", a=b"1"), write(tmp_path / "2.tar", b=b"2")
     one.write_bytes(one.read_bytes() + two.read_bytes())
     with pytest.raises(UsageError, match=r"behind its end mark, .* after file 1, a: .* one by one"):
         index_tar(one)
 
 
-def test_zeros_behind_the_end_mark_are_no_matter(tmp_path):
+def test_zeros_behind_the_end_mark_are_ignored(tmp_path):
     tar = write(tmp_path / "t.tar", a=b"1")
     tar.write_bytes(tar.read_bytes() + bytes(3_000_000))
     assert list(index_tar(tar).names) == [b"a"]
 
 
-def test_the_error_of_a_tar_cut_short_names_the_last_whole_file(tmp_path):
+def test_the_error_of_a_truncated_tar_names_the_last_complete_file(tmp_path):
     tar = write(tmp_path / "t.tar", a=b"1" * 512, b=b"2" * 512, c=b"3" * 512)
     data = tar.read_bytes()
     for length, last in ((2047, "after file 1, a"), (2048, "after file 2, b"), (2100, "after file 2, b")):
@@ -61,7 +61,7 @@ def test_the_error_of_a_tar_cut_short_names_the_last_whole_file(tmp_path):
             index_tar(tar)
 
 
-def test_a_tar_cut_short_within_a_tar_is_named(tmp_path):
+def test_a_truncated_tar_within_a_tar_is_named(tmp_path):
     inner = write(tmp_path / "inner.tar", a=b"1" * 512).read_bytes()
     outer = write(tmp_path / "outer.tar", **{"n01.tar": inner, "n02.tar": inner[:1000]})
     with pytest.raises(UsageError, match=r"n02\.tar in .*outer\.tar .*truncated"):
@@ -70,7 +70,7 @@ def test_a_tar_cut_short_within_a_tar_is_named(tmp_path):
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("size", ["-5", "-1024", "99999999999999999999999999", str(2**62)])
-def test_an_impossible_size_is_refused_and_never_leads_back_or_far_off(tmp_path, size):
+def test_an_impossible_size_is_refused(tmp_path, size):
     with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         add(tar, "a.jpg", b"1")
         add(tar, "b.jpg", b"1", pax={"size": size})
@@ -81,7 +81,7 @@ def test_an_impossible_size_is_refused_and_never_leads_back_or_far_off(tmp_path,
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("size", [-1024, -512, 2**70])
-def test_the_same_size_in_the_header_itself(tmp_path, size):
+def test_an_impossible_size_in_the_header_itself_is_refused(tmp_path, size):
     tar = write(tmp_path / "t.tar", a=b"1", b=b"2")
     header = bytearray(tar.read_bytes()[:512])
     header[124:136] = (256**12 + size if size < 0 else (0x80 << 88) + size).to_bytes(12, "big")
@@ -92,7 +92,7 @@ def test_the_same_size_in_the_header_itself(tmp_path, size):
         index_tar(tar)
 
 
-def test_a_name_with_a_zero_byte_is_refused_and_moves_no_other_name(tmp_path):
+def test_a_name_with_a_zero_byte_is_refused_and_shifts_no_other_name(tmp_path):
     with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         add(tar, "x", b"1", pax={"path": "cat\0dog/1.jpg"})
         add(tar, "2.jpg", b"2")
@@ -101,7 +101,7 @@ def test_a_name_with_a_zero_byte_is_refused_and_moves_no_other_name(tmp_path):
     assert index.refused == [(b"cat\0dog/1.jpg", "its name contains a zero byte")]
 
 
-def test_a_name_longer_than_any_is_not_read(tmp_path):
+def test_a_very_long_name_is_not_read(tmp_path):
     with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         add(tar, "n" * (2 << 20), b"1")
     with pytest.raises(UsageError, match="a name of 2097664 bytes"):
@@ -109,7 +109,7 @@ def test_a_name_longer_than_any_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["t.tar.gz", "t.tgz", "t.dat"])
-def test_compressed_tars_are_told_by_content_with_the_way_out(tmp_path, name):
+def test_compressed_tars_are_recognised_by_content_and_their_program_is_named(tmp_path, name):
     data = write(tmp_path / "t.tar", a=b"1").read_bytes()
     for compress, program in ((gzip.compress, "gunzip"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")):
         (tmp_path / name).write_bytes(compress(data))
@@ -130,6 +130,6 @@ def test_the_index_is_compact(tmp_path):
     finally:
         tracemalloc.stop()
     assert len(records) == count
-    # The name of 30 bytes, its end, offset, length, label and tar; half a kilobyte while they are gathered.
+    # A name of 30 bytes, its end, offset, length, label and tar; half a kilobyte while they are collected.
     assert kept < 100 * count
     assert peak < 550 * count

@@ -23,17 +23,17 @@ def labels(path: Path) -> dict[str, int]:
     return {records.name(index): int(label) for index, label in enumerate(records.labels)}
 
 
-def test_a_sample_is_what_shares_a_name_up_to_its_first_dot(tmp_path):
+def test_members_with_the_same_name_up_to_the_first_dot_are_a_sample(tmp_path):
     files = {"x/a.jpg": b"1", "x/a.meta.cls": b"7", "x/a.cls": b"3\n", "y/a.left.webp": b"2", "y/a.cls": b"1"}
     assert labels(shard(tmp_path / "s.tar", files)) == {"x/a.jpg": 3, "y/a.left.webp": 1}
 
 
-def test_a_dot_in_a_name_that_its_class_has_as_well_is_part_of_it(tmp_path):
+def test_a_dot_in_a_name_is_part_of_it_if_the_class_file_has_it_as_well(tmp_path):
     files = {"cat.1.jpg": b"1", "cat.1.cls": b"0", "cat.2.jpg": b"2", "cat.2.cls": b"5"}
     assert labels(shard(tmp_path / "s.tar", files)) == {"cat.1.jpg": 0, "cat.2.jpg": 5}
 
 
-def test_a_mask_beside_the_picture_is_left_out_and_told(tmp_path):
+def test_a_mask_next_to_the_picture_is_skipped_and_listed(tmp_path):
     files = {"a.jpg": b"1", "a.mask.png": b"2", "a.cls": b"1", "b.jpg": b"3", "b.cls": b"0"}
     records = open_records(shard(tmp_path / "s.tar", files))
     assert [records.read(index) for index in range(len(records))] == [b"1", b"3"]
@@ -41,7 +41,7 @@ def test_a_mask_beside_the_picture_is_left_out_and_told(tmp_path):
     assert records.broken == [("a.mask.png", "not the picture of its sample, a")]
 
 
-def test_a_key_belongs_to_its_shard_and_an_image_without_a_class_has_none(tmp_path):
+def test_a_key_belongs_to_its_shard_and_an_image_without_a_class_is_unlabelled(tmp_path):
     shard(tmp_path / "0.tar", {"a.jpg": b"1", "a.cls": b"1", "b.jpg": b"2"})
     shard(tmp_path / "1.tar", {"b.cls": b"2", "b.jpg": b"3", "a.jpg": b"4"})
     shard(tmp_path / "2.tar", {"notes.txt": b""})
@@ -76,7 +76,7 @@ def test_converting_two_shards_copies_the_bytes_in_order(tmp_path, pictures):
     assert beton.name(5) == "0.jpg"
 
 
-def test_a_class_that_is_no_number_is_a_warning_and_its_image_has_none(tmp_path):
+def test_a_class_other_than_a_number_is_a_warning_and_its_image_is_unlabelled(tmp_path):
     files = {"a.jpg": b"1", "a.cls": b"dog", "b.jpg": b"2", "b.cls": b"-1", "c.jpg": b"3", "c.cls": b"1"}
     shard(tmp_path / "0.tar", files)
     with pytest.warns(UserWarning, match=r"a\.cls holds b'dog' .*: 1\."):
