@@ -1,5 +1,6 @@
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,7 @@ def test_a_broken_image_is_named_or_replaced_and_counted(backend, pictures: Imag
 def test_what_cannot_be_opened_is_refused_in_one_sentence(pictures: ImageFolder, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.beton").write_text("no images")
+    options: dict[str, Any]
     for path, options, words in (
         (tmp_path / "nowhere", {}, "no folder or file"),
         (tmp_path / "empty", {}, "no image"),
@@ -91,6 +93,7 @@ def test_what_cannot_be_opened_is_refused_in_one_sentence(pictures: ImageFolder,
         (pictures.root, {"workers": -1}, "workers is -1"),
         (pictures.root, {"backend": "fast"}, "no loader backend 'fast'"),
     ):
+        settings: dict[str, Any] = {"size": 8, "batch_size": 4, "device": "cpu"} | options
         with pytest.raises(UsageError, match=words) as caught:
-            open_crops(path, **({"size": 8, "batch_size": 4, "device": "cpu"} | options))
+            open_crops(path, **settings)
         assert "\n" not in str(caught.value)

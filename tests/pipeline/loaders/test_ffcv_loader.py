@@ -28,7 +28,8 @@ CPU = torch.device("cpu")
 
 
 def jpeg(image: Image.Image | np.ndarray, **options: Any) -> bytes:
-    return encoded(image, **{"quality": 90} | options)
+    settings: dict[str, Any] = {"quality": 90} | options
+    return encoded(image, **settings)
 
 
 def plan(source: Beton, batch_size: int = 3, crop_size: int = 8, on_broken: OnBroken = "error") -> CropPlan:

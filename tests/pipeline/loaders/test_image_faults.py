@@ -91,7 +91,8 @@ def picture(height: int = 48, width: int = 64) -> Image.Image:
 
 
 def jpeg(image: Image.Image | None = None, **options: Any) -> bytes:
-    return encoded(image or picture(), **({"quality": 95, "subsampling": 0} | options))
+    settings: dict[str, Any] = {"quality": 95, "subsampling": 0} | options
+    return encoded(image or picture(), **settings)
 
 
 def with_size(data: bytes, height: int, width: int) -> bytes:
