@@ -25,11 +25,11 @@ class Crops(NamedTuple):
     pixels: torch.Tensor
     """uint8 (N, V, S, S, 3), RGB."""
     draws: Draws[torch.Tensor]
-    """The random numbers; the crops are taken already, the photometric part is still to be executed."""
+    """The random numbers; the crop has been executed, the photometric part has not."""
     index: torch.Tensor  # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.index, which nobody calls
     """int64 (N,): the sample's index in the source."""
     label: torch.Tensor
-    """int64 (N,), -1 where there is none; for monitors only, never for the loss."""
+    """int64 (N,), -1 if unlabelled; for monitors only, never for the loss."""
 
     @staticmethod
     def on_host(

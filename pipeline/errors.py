@@ -22,7 +22,7 @@ class MissingError(UsageError):
 
 
 class RunError(RuntimeError):
-    """Something failed that may work with the same input: a device, a disk, a process."""
+    """Something failed on the way: a device, a disk, a process, an image."""
 
 
 class ImageError(RunError):

@@ -1,4 +1,4 @@
-"""Ordered map in worker processes: function(0), function(1), …, in order, for a memory-bound number of tasks ahead.
+"""Ordered map in worker processes: function(0), function(1), …, in order, a bounded number of them ahead.
 
 What it has over `ProcessPoolExecutor`: a worker that dies is an error naming the task it was working on, workers never
 outlive their parent, however it dies, and large results are copied once.

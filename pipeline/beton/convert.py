@@ -191,7 +191,7 @@ def _manifest(
 
 
 def _key(images: Records, how: Transcoding) -> dict[str, str]:
-    """Return what the bytes of the `.beton` depend on; instead of the images' bytes, sizes and dates of the files.
+    """Return what the bytes of the `.beton` depend on, with sizes and dates of the files instead of their content.
 
     The keys are part of journals on disk, and of the warning that says what has changed.
     """

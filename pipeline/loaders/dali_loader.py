@@ -37,7 +37,7 @@ class DaliLoader(CropLoader):
     On a CUDA device, `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one.
 
     DALI gets complete JPEGs of the usual kinds only. All else (PNG, GIF, CMYK, a truncated file, pixels of a `.beton`,
-    …), which it may decode otherwise than Pillow or not at all, goes through the reference decoder and the reference
+    …), which it may decode differently from Pillow or not at all, goes through the reference decoder and the reference
     crop. They return the reference's pixels or say what is wrong with the image. A broken image is an `ImageError`
     that names it, or is replaced by the next good one and counted in `replaced`, as `plan.on_broken` says.
 
