@@ -94,7 +94,7 @@ def test_other_errors_pass() -> None:
 SCRIPT = """
 import resource, sys
 import torch
-from simsiam.train.freed_memory import keep_freed_memory
+from simsiam.train.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 

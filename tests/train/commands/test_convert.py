@@ -54,7 +54,7 @@ def test_without_the_devkit_it_is_wrong_usage_that_names_the_option(
 ) -> None:
     out = tmp_path / "val.beton"
     assert run(["convert", str(validation_tar), str(out)]) == 2
-    assert "give it with --devkit" in " ".join(capsys.readouterr().err.split())
+    assert "the option is --devkit" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
 
 
