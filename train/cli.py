@@ -111,7 +111,7 @@ def _with_notes(message: str, error: BaseException) -> str:
     """Return the message, the notes added to the error, and the option that would help, if one would."""
     notes = list(getattr(error, "__notes__", []))
     if isinstance(error, UsageError) and error.argument:
-        notes.append(f"the option is --{error.argument.replace('_', '-')}")
+        notes.append(f"the option is --{error.argument.replace('_', '-')}.")
     return "; ".join([message.removesuffix("."), *notes]) if notes else message
 
 
