@@ -9,9 +9,7 @@ from simsiam.train.bench.rows import LoaderRowName, check_loader_row, check_pack
 
 @pytest.mark.parametrize("name", ["imagefolder-pil", "imagefolder-pil-crops"])
 def test_a_row_of_torchvision_needs_the_folder_beside_a_beton(name: LoaderRowName, tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=rf"{name} reads a folder of images, and .*x\.beton is none; give that folder"
-    ):
+    with pytest.raises(UsageError, match=rf"{name} reads a folder of images, and .*x\.beton is none; give that folder"):
         check_loader_row(name, tmp_path / "x.beton", None, gpu=False)
     check_loader_row(name, tmp_path / "x.beton", tmp_path, gpu=False)
 
