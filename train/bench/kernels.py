@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from simsiam.pipeline.errors import RunError
+
 Outputs = Sequence[Tensor]
 
 _FLUSHED_BYTES = 256 * 2**20  # five times the L2 of an H100, four times an H200's
@@ -89,7 +91,7 @@ def _error(outputs: Outputs, exact: Outputs, averaged: bool) -> float:
     size = torch.mean if averaged else torch.amax
     for output, expected in zip(outputs, exact, strict=True):
         if output.shape != expected.shape:
-            raise ValueError(f"an output has shape {tuple(output.shape)} instead of {tuple(expected.shape)}")
+            raise RunError(f"an output has shape {tuple(output.shape)} instead of {tuple(expected.shape)}")
         expected = expected.float()
         errors.append(size((output.detach().float() - expected).abs()) / size(expected.abs()))
     return torch.stack([error.to("cpu") for error in errors]).max().item()
