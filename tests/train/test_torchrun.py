@@ -131,7 +131,7 @@ def test_two_processes_go_on_with_the_run_of_one(launcher: Launcher, one_process
     for file in list_checkpoints(run_dir / "checkpoints"):
         if file.name != "step-000000003.pt":
             file.unlink()
-    assert "going on from step-000000003.pt" in launcher.run(run_dir, *SMALL, "--resume=auto")
+    assert "resumed from step-000000003.pt" in launcher.run(run_dir, *SMALL, "--resume=auto")
     assert_same_but_for_rounding(run_dir, one_process)
 
 
@@ -145,7 +145,7 @@ def test_after_a_process_was_killed_a_restart_ends_with_the_same_bits(
     """
     fault = "if rank == 1 and taken == 5 and restarts == 0: wait_for('step-000000003.pt'); os.kill(os.getpid(), 9)"
     output = launcher.run(run_dir, *SMALL, "--recompute", fault=fault, restarts=1)
-    assert "going on from step-000000003.pt" in output
+    assert "resumed from step-000000003.pt" in output
     ours, theirs = final_state(run_dir), final_state(two_processes)
     assert ours["step"] == theirs["step"] == 5
     assert all(torch.equal(ours["model"][name], value) for name, value in theirs["model"].items())
