@@ -104,7 +104,7 @@ def test_every_batch_norm_is_plain() -> None:
 def test_in_training_it_is_torchvisions_resnet_forward_backward_and_in_its_statistics(images: int) -> None:
     torch.manual_seed(0)
     ours, theirs = resnet("resnet18", zero_init_residual=False).double(), torchvision.models.resnet18().double()
-    theirs.fc = nn.Identity()
+    theirs.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     theirs.load_state_dict(ours.state_dict())
     pixels = torch.randn(images, 3, 32, 32, dtype=torch.float64)
     outputs = [encoder.train()(pixels) for encoder in (ours, theirs)]
