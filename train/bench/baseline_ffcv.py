@@ -1,4 +1,4 @@
-"""FFCV's own loader and its own writer, used as its documentation says: what ours are measured against."""
+"""Baseline of FFCV: its own loader and its own writer, used as its documentation says."""
 
 import contextlib
 import io
@@ -23,8 +23,8 @@ def ffcv_two_view_loader(
 ) -> Loader:
     """Return a loader of `steps` batches (first crops, second crops), each uint8 (batch_size, size, size, 3).
 
-    Each view is a pipeline of its own, which is how FFCV 1.0.2 makes two: it decodes the record for both. The records
-    of a file of `images` come in random order, as often as the steps take.
+    Each view is a pipeline of its own, which is how FFCV 1.0.2 makes two: it decodes the record twice. The `images`
+    records of the file come in random order, repeated until there are enough for the steps.
     """
     to_tensor = [ToTensor(), *([ToDevice(device, non_blocking=True)] if device.type == "cuda" else [])]
 
@@ -45,9 +45,9 @@ def ffcv_two_view_loader(
 
 
 def write_with_ffcv(folder: Path, out: Path, max_side: int, quality: int, workers: int) -> int:
-    """Write the images of a folder of classes to `out` as FFCV's ImageNet script does, all as JPEG; returns how many.
+    """Write the images of a folder of classes to `out` as FFCV's ImageNet script does, all as JPEG; return how many.
 
-    Images whose longer side exceeds `max_side` are reduced to it.
+    Images whose longer side exceeds `max_side` pixels are reduced to it.
     """
     images = ImageFolder(folder)
     fields = {"image": RGBImageField("jpg", max_resolution=max_side, jpeg_quality=quality), "label": IntField()}

@@ -1,4 +1,4 @@
-"""A folder of images → two views each, the way most trainings make them: torchvision's ImageFolder and transforms."""
+"""Baseline of the loader: torchvision's ImageFolder and transforms make two views an image, as in most trainings."""
 
 import random
 from pathlib import Path
@@ -33,7 +33,7 @@ def reference_transform(size: int) -> transforms.Compose:
 
 
 def crop_transform(size: int) -> transforms.Compose:
-    """Return what our own backends do to one view: image → its crop, uint8 (3, size, size), without augmentation."""
+    """Return the transform of our own backends, without augmentation: image → one crop, uint8 (3, size, size)."""
     return transforms.Compose(
         [transforms.RandomResizedCrop(size, scale=Augmentation.crop_scale), transforms.PILToTensor()]
     )
@@ -51,7 +51,7 @@ class GaussianBlur:
 
 
 class TwoViews:
-    """Applies a transform twice to the decoded image, with random numbers of its own each time."""
+    """Applies a transform twice to the decoded image, each time with new random numbers."""
 
     def __init__(self, transform: transforms.Compose) -> None:
         self._transform = transform
@@ -66,9 +66,9 @@ def image_folder_loader(
 ) -> DataLoader:
     """Return a loader of `steps` batches ((first views, second views), labels), in `workers` processes.
 
-    They are drawn from one pass over the folder after the other, each in a new random order.
+    The images come from one pass over the folder after the other, each in a new random order.
 
-    Raises UsageError when the folder isn't one of class folders.
+    Raises UsageError if the folder doesn't hold class folders.
     """
     try:
         images = ImageFolder(folder, TwoViews(transform))

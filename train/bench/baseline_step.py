@@ -44,7 +44,7 @@ class BaselineNetwork(nn.Module):
 class BaselineStep:
     """A step in float32, or in automatic mixed precision: channels-first, uncompiled, PyTorch's own SGD.
 
-    Mixed precision is bfloat16, or float16 with a GradScaler on a GPU that lacks it.
+    Mixed precision is bfloat16, or float16 with a GradScaler on a GPU without it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BaselineStep:
             weight_decay=optimizer.weight_decay,
         )
         self.dtype = torch.float32
-        """Of its convolutions and products."""
+        """Type of its convolutions and matrix products."""
         if mixed:
             has_bfloat16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
             self.dtype = torch.bfloat16 if has_bfloat16 else torch.float16
@@ -68,7 +68,7 @@ class BaselineStep:
         self._scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def __call__(self, views: tuple[Tensor, Tensor], mark: Mark = lambda stage: None) -> Tensor:
-        """Take a step on two float32 views (n, 3, height, width) on the device; returns the loss, a scalar there."""
+        """Take a step on two float32 views (n, 3, height, width) on the device; return the loss, a scalar on it."""
         first, second = views
         with self._precision:
             p1, p2, z1, z2 = self.network(first, second)

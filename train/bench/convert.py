@@ -112,7 +112,7 @@ def turns_of(settings: ConvertSettings) -> Generator[Turn]:
     out = settings.out
     while True:
         started = time.perf_counter()
-        images = _convert(settings)
+        images = convert_once(settings)
         seconds = time.perf_counter() - started
         file_bytes = out.stat().st_size if out.exists() else 0
         for file in out.parent.iterdir():
@@ -120,7 +120,8 @@ def turns_of(settings: ConvertSettings) -> Generator[Turn]:
         yield Turn(images, seconds, file_bytes)
 
 
-def _convert(settings: ConvertSettings) -> int:
+def convert_once(settings: ConvertSettings) -> int:
+    """Scan or convert the folder as the row does; return the number of its images."""
     name, source, out = settings.name, settings.source, settings.out
     max_side, quality, workers = settings.max_side, settings.quality, settings.workers
     if name == "scan":

@@ -1,4 +1,4 @@
-"""Results of a bench → a table on the screen, a JSON file."""
+"""Report of a bench: its results as tables on the screen and as a JSON file."""
 
 import json
 from collections.abc import Sequence

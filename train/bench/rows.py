@@ -1,5 +1,6 @@
 """Names of the benches' rows, and checks that a row has what it reads."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,15 @@ TrainRowName = Literal["ours", "synthetic", "baseline", "baseline-amp"]
 - `baseline`, `baseline-amp`: the baseline's step, fed by a DataLoader over torchvision's ImageFolder with the
   reference transforms.
 """
+
+
+def check_names(names: Sequence[str], choices: Sequence[str]) -> None:
+    """Raise UsageError if no row is named, or one that isn't among `choices`."""
+    if not names:
+        raise UsageError(f"No row was named; choose from {', '.join(choices)}.")
+    for name in names:
+        if name not in choices:
+            raise UsageError(f"There is no row {name}; choose from {', '.join(choices)}.")
 
 
 def is_baseline(name: StepRowName | TrainRowName) -> bool:

@@ -1,4 +1,4 @@
-"""Contenders of `simsiam bench step` and `bench train`: the batches of a row, and what takes a training step on one."""
+"""Contenders of `simsiam bench step` and `bench train`: each row by name, with its batches and its training step."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
@@ -36,32 +36,35 @@ class StepSettings:
     config: PretrainConfig
     """Model, size, batch, precision, compilation, device; in `bench train` source, backend and workers, too."""
     images: Path | None
-    """The folder that the baseline's loader reads; None: views that are ready on the device."""
+    """Folder that the baseline's loader reads; None: its views are ready on the device."""
     seconds: float
-    """Of a round."""
+    """Length of a round."""
     trace: Path | None = None
-    """Where a trace of some steps goes."""
+    """File for a trace of some steps."""
+    product_side: int | None = None
+    """See `measure_products`."""
 
     @property
     def workers(self) -> int:
-        """Processes or threads of the loader, on either side."""
+        """Processes or threads of the row's loader."""
         return worker_count(self.config.data.workers)
 
 
 class StepRow(NamedTuple):
-    """A row that is open: where its batches come from, and what takes a step on one."""
+    """An open row: its batches, and the step that it takes on one."""
 
     batches: Iterator[Any]
     step: Callable[[Any, Mark], object]
     model: nn.Module
     backend: str
+    """Source of the batches."""
     precision: str
     products: Products
-    """The dtype of its convolutions and products are computed in."""
+    """Arithmetic of its convolutions and matrix products."""
 
 
 def open_row(settings: StepSettings, device: torch.device, held: ExitStack) -> StepRow:
-    """Open what a row needs; `held` is to close it."""
+    """Open what a row needs; `held` closes it."""
     return (_baseline if is_baseline(settings.name) else _ours)(settings, device, held)
 
 
@@ -92,7 +95,7 @@ def _baseline(settings: StepSettings, device: torch.device, held: ExitStack) -> 
     if mixed:
         precision = "AMP (bf16)" if step.dtype == torch.bfloat16 else "AMP (fp16)"
     else:
-        # PyTorch leaves it so, and most users do.
+        # PyTorch's default, which most trainings keep.
         precision = "fp32, convolutions in tf32" if device.type == "cuda" else "fp32"
     products = Products(step.dtype, tf32=device.type == "cuda" and not mixed)
     return StepRow(batches, step, step.network, backend, precision, products)

@@ -1,9 +1,10 @@
-"""A row of `simsiam bench step` or `bench train` → rounds of whole steps, timed; runs in its own process."""
+"""Measurement of a row of `simsiam bench step` or `bench train`, in its own process: once, then rounds of its steps."""
 
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from simsiam.train.bench.step_stages import Products, count_work, measure_produc
 from simsiam.train.bench.windows import Window, time_windows
 from simsiam.train.memory import explain_out_of_memory
 from simsiam.train.precision import open_device
+from simsiam.train.stage_clock import StageClock
 from simsiam.train.step import Mark
 
 _WARM_UP_STEPS = 2
@@ -23,73 +25,92 @@ _WINDOW_SECONDS = 1.0
 
 
 class FirstSteps(NamedTuple):
-    """What a row does before the rounds: start, warm up, and all that would disturb them."""
+    """What is measured of a row before the rounds, since it would disturb them."""
 
     opening_seconds: float
-    """To the end of the first step: packages imported before, everything opened and compiled since."""
+    """Time to the end of the first step, with everything opened and compiled, without Python's imports."""
     backend: str
-    """Where the batches come from."""
+    """Source of the batches."""
     precision: str
     stage_milliseconds: dict[str, float]
     """See `time_stages`; waiting for the loader is none of them."""
     operations: int
     """Floating point operations of a step."""
     bytes_moved: int
-    """What a step moves at least; see `count_work`."""
+    """The least that a step moves; see `count_work`."""
     products: Products
-    """What the row's convolutions and products are computed in."""
+    """Arithmetic of the row's convolutions and matrix products."""
     products_per_second: float
-    """Floating point operations per second of large matrix products in that."""
+    """Floating point operations per second of large matrix products in that arithmetic."""
     copy_bytes_per_second: float | None
-    """Of a copy in a GPU's memory; None on a CPU, whose caches may hold what a step moves."""
+    """Rate of a copy in a GPU's memory; None on a CPU, whose caches may hold what a step moves."""
 
 
 class StepRound(NamedTuple):
-    """What a row does from then on."""
+    """What is measured of a row in each round."""
 
     windows: list[Window]
     wait_seconds: float
-    """Of the windows' time, in which the loader was waited for."""
+    """The part of the windows' time in which the step waited for the loader."""
     device_memory_bytes: int | None
-    """The most that the steps have taken of a GPU's memory."""
+    """Peak of a GPU's memory that the steps took; None on a CPU."""
 
 
 def measure_steps(settings: StepSettings) -> Generator[FirstSteps | StepRound]:
-    """Yield what is measured once, then a round whenever one is asked for."""
+    """Yield what is measured once, then rounds, each measured when it is asked for."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # as pretrain does, and most trainings
     device = open_device(settings.config.device)
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    began = time.perf_counter()
+    started = time.perf_counter()
     with ExitStack() as held:
         row = open_row(settings, device, held)
         held.enter_context(explain_out_of_memory(row.model, settings.config.batch_size))
         batch = next(row.batches)
         row.step(batch, _ignore)
-        synchronize()
-        opening_seconds = time.perf_counter() - began
+        _synchronize(device)
+        opening_seconds = time.perf_counter() - started
         first = _measure_once(settings, row, batch, device, opening_seconds)
-        _rest(device)
+        _release_memory(device)
         yield first
-        waits: list[float] = []
-        images = _train(row, settings.config.batch_size, waits)
-        while True:
-            # What lay ready while the row rested says nothing of its speed: a DataLoader has two for each worker.
-            for _ in range(_WARM_UP_STEPS + (2 * settings.workers if row.backend != "synthetic" else 0)):
-                next(images)
-            waits.clear()
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            windows = time_windows(
-                images, settings.seconds, min(_WINDOW_SECONDS, settings.seconds), least=1, synchronize=synchronize
-            )
-            memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-            _rest(device)
-            yield StepRound(windows, sum(waits), memory)
+        # Batches that were prepared while another row was measured say nothing of this one's speed: a DataLoader
+        # prepares two for each worker.
+        prepared = 2 * settings.workers if row.backend != "synthetic" else 0
+        yield from rounds_of(row, device, settings.config.batch_size, settings.seconds, _WARM_UP_STEPS + prepared)
 
 
-def _rest(device: torch.device) -> None:
-    """Give back what PyTorch keeps of a GPU's memory, which the row whose turn comes may need."""
+def rounds_of(
+    row: StepRow,
+    device: torch.device,
+    batch_size: int,
+    seconds: float,
+    warm_up_steps: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Generator[StepRound]:
+    """Yield rounds of `seconds`, each measured when it is asked for, after `warm_up_steps` that aren't counted."""
+    waits: list[float] = []
+    images = _train(row, batch_size, waits, clock)
+    synchronize = partial(_synchronize, device)
+    while True:
+        for _ in range(warm_up_steps):
+            next(images)
+        waits.clear()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        windows = time_windows(
+            images, seconds, min(_WINDOW_SECONDS, seconds), least=1, synchronize=synchronize, clock=clock
+        )
+        memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+        _release_memory(device)
+        yield StepRound(windows, sum(waits), memory)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _release_memory(device: torch.device) -> None:
+    """Release what PyTorch caches of a GPU's memory: the row that is measured next may need it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -109,7 +130,7 @@ def _measure_once(
             mark("copy")
         row.step(here, mark)
 
-    stages = time_stages(staged_step, device, _STAGED_STEPS)
+    stages = time_stages(staged_step, StageClock(device), _STAGED_STEPS)
     operations, bytes_moved = count_work(lambda: row.step(batch, _ignore), row.model)
     if settings.trace:
         trace_steps(lambda mark: row.step(batch, mark), settings.trace)
@@ -121,17 +142,17 @@ def _measure_once(
         operations,
         bytes_moved,
         row.products,
-        measure_products(device, row.products),
+        measure_products(device, row.products, settings.product_side),
         measure_copy(device) if on_gpu else None,
     )
 
 
-def _train(row: StepRow, batch_size: int, waits: list[float]) -> Iterator[int]:
-    """Take steps without end; yield the images of each, and append the seconds that its batch was waited for."""
+def _train(row: StepRow, batch_size: int, waits: list[float], clock: Callable[[], float]) -> Iterator[int]:
+    """Take steps endlessly; yield the images of each, and append the seconds that it waited for its batch."""
     while True:
-        asked = time.perf_counter()
+        asked = clock()
         batch = next(row.batches)
-        waits.append(time.perf_counter() - asked)
+        waits.append(clock() - asked)
         row.step(batch, _ignore)
         yield batch_size
 

@@ -1,6 +1,9 @@
-"""Rows of a bench that run in the tests' own process, shared by the tests of the benches."""
+"""Shared by the tests of the benches: rows that run in the tests' own process, and FFCV present or absent."""
 
+import sys
 from collections.abc import Callable, Generator, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -38,6 +41,20 @@ class SameProcessRows:
     ) -> SameProcess:
         self.cores.append(cores)
         return SameProcess(name, function, *arguments, asked=self.asked)
+
+
+@pytest.fixture
+def installed_ffcv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have FFCV found, whether it is installed or not."""
+    ffcv = ModuleType("ffcv")
+    ffcv.__spec__ = ModuleSpec("ffcv", None)
+    monkeypatch.setitem(sys.modules, "ffcv", ffcv)
+
+
+@pytest.fixture
+def missing_ffcv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have FFCV not found, even if it is installed."""
+    monkeypatch.setitem(sys.modules, "ffcv", None)
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ def test_blur_takes_its_radius_from_its_range() -> None:
     spreads = []
     for _ in range(50):
         weights = np.asarray(GaussianBlur(1.0, 2.0)(dot), float)
-        place = np.arange(41) - 20
-        spreads.append(float(np.sqrt((weights.sum(0) * place**2).sum() / weights.sum())))
+        offset = np.arange(41) - 20
+        spreads.append(float(np.sqrt((weights.sum(0) * offset**2).sum() / weights.sum())))
     assert 0.8 < min(spreads) < 1.2 and 1.8 < max(spreads) < 2.2
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from simsiam.train.bench import loader as bench_loader
 from simsiam.train.bench.loader import bench_loaders
 from tests.train.bench.conftest import SameProcessRows
 
@@ -41,11 +40,7 @@ def test_auto_is_the_backend_it_stands_for(bench: Bench, same_process: SameProce
     assert results[1]["baseline"] == "resident"
 
 
-def test_rows_are_closed_when_one_fails(
-    bench: Bench, same_process: SameProcessRows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench_loader, "results_of", None)
-
+def test_rows_are_closed_when_one_fails(bench: Bench, same_process: SameProcessRows) -> None:
     def interrupt(text: str) -> None:
         if text == "Round 1 of 2":
             raise KeyboardInterrupt
@@ -76,5 +71,5 @@ def test_wrong_settings_are_refused_before_anything_starts(
 
 def test_gpu_that_is_not_there_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--device cuda was asked for"):
+    with pytest.raises(ValueError, match="cuda"):
         bench("torch", device="cuda")

@@ -31,12 +31,12 @@ def test_long_epoch_is_whole_passes_each_in_an_order_of_its_own(plan: LongPlan) 
     for each in passes:
         assert len(set(each.tolist())) == 40
     assert passes[0].tolist() != passes[1].tolist() != passes[2].tolist()
-    # The second epoch goes on where the first one ended.
+    # The second epoch continues where the first one ended.
     assert plan.indices(1, 0).tolist() == CropPlan.indices(plan, len(plan) // 4, 0).tolist()
 
 
 @pytest.mark.parametrize("name", ["torch", "resident", "synthetic", "imagefolder-pil", "imagefolder-pil-crops"])
-def test_rows_hand_over_whole_batches_without_end(name: LoaderRowName, tiny_images: Path) -> None:
+def test_rows_yield_whole_batches_endlessly(name: LoaderRowName, tiny_images: Path) -> None:
     source = open_source(tiny_images / "train")
     plan = LongPlan(source, Augmentation(), crop_size=16, batch_size=10, least_steps=4)
     with closing(batches_of(settings(tiny_images, name), plan, CPU, cores=1)) as batches:
@@ -59,7 +59,7 @@ def test_augmentation_is_done_when_asked_for(augment: bool, tiny_images: Path, p
     )
 
 
-def test_first_epoch_comes_apart_then_as_many_rounds_as_are_asked_for(tiny_images: Path) -> None:
+def test_first_epoch_is_measured_once_then_as_many_rounds_as_are_asked_for(tiny_images: Path) -> None:
     with closing(measure_row(settings(tiny_images, "torch"))) as row:
         first, second, third = next(row), next(row), next(row)
     assert isinstance(first, FirstEpoch) and first.opening_seconds > 0

@@ -1,6 +1,5 @@
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,27 +7,38 @@ import torch
 from torch import nn
 
 from simsiam.model.resnet import resnet
-from simsiam.train.bench import step_stages
 from simsiam.train.bench.step_stages import Products, count_work, measure_products, time_stages, trace_steps
 from simsiam.train.step import Mark
 
 CPU = torch.device("cpu")
 
 
-def test_each_stage_takes_what_lies_between_two_marks() -> None:
-    whole = []
+class FakeClock:
+    """Says of one step after the other that it took the given milliseconds."""
 
-    def step(mark) -> None:
-        began = time.perf_counter()
-        time.sleep(0.02)
+    def __init__(self, milliseconds_of_steps: Sequence[dict[str, float]]) -> None:
+        self._steps = iter(milliseconds_of_steps)
+        self.heard: list[str] = []
+
+    def start(self) -> None:
+        self.heard.append("start")
+
+    def mark(self, stage: str) -> None:
+        self.heard.append(stage)
+
+    def milliseconds(self) -> dict[str, float]:
+        return next(self._steps)
+
+
+def test_each_stage_takes_its_median_over_the_steps() -> None:
+    def step(mark: Mark) -> None:
         mark("slow")
-        time.sleep(0.002)
         mark("quick")
-        whole.append(1000 * (time.perf_counter() - began))
 
-    stages = time_stages(step, CPU, steps=3)
-    assert list(stages) == ["slow", "quick"]
-    assert 20 <= stages["slow"] < max(whole) and 2 <= stages["quick"] < max(whole)
+    clock = FakeClock([{"slow": 20.0, "quick": 3.0}, {"slow": 50.0, "quick": 1.0}, {"slow": 30.0, "quick": 2.0}])
+    stages = time_stages(step, clock, steps=3)
+    assert list(stages.items()) == [("slow", 30.0), ("quick", 2.0)]
+    assert clock.heard == ["start", "slow", "quick"] * 3
 
 
 def test_work_of_a_convolution_is_counted_by_hand() -> None:
@@ -83,9 +93,9 @@ def test_compiled_model_is_counted_uncompiled() -> None:
     assert len(ran) == 2
 
 
-def test_a_product_of_n_rows_is_two_n_cubed_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_stages, "time_stages", lambda *_: {"product": 0.5})
-    assert measure_products(CPU, Products(torch.float32), side=64) == pytest.approx(2 * 64**3 / 0.0005)
+def test_a_product_of_n_rows_is_two_n_cubed_operations_in_the_best_time() -> None:
+    clock = FakeClock([{"product": milliseconds} for milliseconds in (0.75, 0.5, 1.0, 2.0, 0.75)])
+    assert measure_products(CPU, Products(torch.float32), side=64, clock=clock) == pytest.approx(2 * 64**3 / 0.0005)
 
 
 def test_trace_is_json_with_the_operations(tmp_path: Path) -> None:
