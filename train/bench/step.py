@@ -38,9 +38,10 @@ def bench_steps(
     Raises UsageError for settings that can't work; RunError if a row's process dies or runs out of memory.
     """
     check_names(names, get_args(StepRowName))
-    each = seconds_of_round(seconds, rounds)
+    round_seconds = seconds_of_round(seconds, rounds)
     rows: dict[str, StepSettings] = {
-        name: StepSettings(name, _configured(config, name), None, each, product_side=product_side) for name in names
+        name: StepSettings(name, _configured(config, name), None, round_seconds, product_side=product_side)
+        for name in names
     }
     return measure_rows(rows, rounds, trace=trace, say=say, start_row=start_row)
 

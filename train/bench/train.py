@@ -55,14 +55,14 @@ def bench_train(
     images = data.path if images is None and data.path.is_dir() else images
     config = replace(config, data=replace(data, backend=backend, workers=worker_count(data.workers)))
     synthetic = replace(config, data=replace(config.data, backend="synthetic"))
-    each = seconds_of_round(seconds, rounds)
+    round_seconds = seconds_of_round(seconds, rounds)
     rows: dict[str, StepSettings] = {}
     for name in names:
         if is_baseline(name):
             check_folder(name, data.path, images)
-            rows[name] = StepSettings(name, config, images, each, product_side=product_side)
+            rows[name] = StepSettings(name, config, images, round_seconds, product_side=product_side)
         elif name == "ours":
-            rows[name] = StepSettings(name, config, None, each, product_side=product_side)
-    rows["synthetic"] = StepSettings("synthetic", synthetic, None, each, product_side=product_side)
+            rows[name] = StepSettings(name, config, None, round_seconds, product_side=product_side)
+    rows["synthetic"] = StepSettings("synthetic", synthetic, None, round_seconds, product_side=product_side)
     results = measure_rows(rows, rounds, trace=trace, ceiling="synthetic", say=say, start_row=start_row)
     return [result | {"workers": config.data.workers} for result in results]

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
+from simsiam.train.config import DataConfig, ModelConfig, PretrainConfig
+
 PEAK_MEMORY_BYTES = 2**20
+STEP_CONFIG = PretrainConfig(
+    batch_size=8,
+    device="cpu",
+    model=ModelConfig("resnet18", projector_layers=2, projection_dim=32, prediction_hidden=8),
+    data=DataConfig(size=16, workers=0),
+)
+"""A small training; nothing is read."""
 
 
 class SameProcess:

@@ -27,7 +27,7 @@ def test_rows_take_turns_the_baseline_first_and_the_ceiling_last(bench: Bench, s
     assert [result["name"] for result in results] == names
     for result in results:
         assert result["images_per_second"] > 0 and len(result["images_per_second_by_round"]) == 2
-        assert result["views_per_second"] == pytest.approx(2 * result["images_per_second"], rel=1e-3)
+        assert result["views_per_second"] == pytest.approx(2 * result["images_per_second"], abs=0.2)  # rounded
         assert (result["batch_size"], result["size"], result["workers"], result["cores"]) == (8, 16, 0, 1)
         assert (result["device"], result["augment"], result["peak_memory_mib"]) == ("cpu", False, 1.0)
         assert result["baseline"] == "imagefolder-pil-crops"

@@ -27,7 +27,7 @@ def measured(name: str, images: int) -> Measurement:
 
 
 @pytest.mark.parametrize("baseline", [None, "imagefolder-pil-crops"])
-def test_each_row_stands_beside_ceiling_need_and_baseline(baseline: str | None) -> None:
+def test_each_row_stands_next_to_ceiling_need_and_baseline(baseline: str | None) -> None:
     rows = [measured("imagefolder-pil-crops", 150), measured("ffcv", 600), measured("synthetic", 20000)]
     lines = printed(print_loader_results, results_of(rows, 2, baseline, needed_images_per_second=3000.0))
     speed, cost = (line.split() for line in lines.splitlines() if line.split()[:1] == ["ffcv"])
@@ -37,7 +37,7 @@ def test_each_row_stands_beside_ceiling_need_and_baseline(baseline: str | None) 
     assert "imagefolder-pil-crops" in lines and "…" not in lines
 
 
-def test_each_way_to_convert_stands_beside_the_writer_of_ffcv() -> None:
+def test_each_way_to_convert_stands_next_to_the_writer_of_ffcv() -> None:
     turns = {"convert": [Turn(100, 0.5, 2**20), Turn(100, 0.25, 2**20)], "ffcv-writer": [Turn(100, 1, 2**20)] * 2}
     lines = printed(print_convert_results, results_of_convert(turns))
     assert [line.split() for line in lines.splitlines() if "convert" in line] == [

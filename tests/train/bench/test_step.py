@@ -1,4 +1,3 @@
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,19 +6,7 @@ import pytest
 import torch
 
 from simsiam.train.bench.step import bench_steps
-from simsiam.train.bench.step_contenders import StepRow
-from simsiam.train.bench.step_row import rounds_of
-from simsiam.train.bench.step_stages import Products
-from simsiam.train.bench.train import bench_train
-from simsiam.train.config import DataConfig, ModelConfig, PretrainConfig
-from tests.train.bench.conftest import SameProcessRows
-
-CONFIG = PretrainConfig(
-    batch_size=8,
-    device="cpu",
-    model=ModelConfig("resnet18", projector_layers=2, projection_dim=32, prediction_hidden=8),
-    data=DataConfig(size=16, workers=0),
-)
+from tests.train.bench.conftest import STEP_CONFIG, SameProcessRows
 
 
 def test_rows_of_steps_take_turns_and_are_compared_with_the_baseline(
@@ -27,7 +14,9 @@ def test_rows_of_steps_take_turns_and_are_compared_with_the_baseline(
 ) -> None:
     trace = tmp_path / "trace.json"
     names = ("ours", "ours-bf16", "baseline", "baseline-amp")
-    results = bench_steps(CONFIG, names, seconds=0.02, rounds=2, trace=trace, product_side=16, start_row=same_process)
+    results = bench_steps(
+        STEP_CONFIG, names, seconds=0.02, rounds=2, trace=trace, product_side=16, start_row=same_process
+    )
     assert same_process.asked == [*names * 3, *(f"{name} closed" for name in reversed(names))]
     assert [result["name"] for result in results] == list(names)
     assert [result["precision"] for result in results] == ["fp32", "bf16", "fp32", "AMP (bf16)"]
@@ -46,18 +35,6 @@ def test_rows_of_steps_take_turns_and_are_compared_with_the_baseline(
     assert "convolution_backward" in trace.read_text()
 
 
-def test_training_is_compared_with_its_ceiling(same_process: SameProcessRows, tiny_images: Path) -> None:
-    config = replace(CONFIG, data=replace(CONFIG.data, path=tiny_images / "train", backend="auto"))
-    results = bench_train(config, ("ours", "baseline"), seconds=0.02, rounds=1, product_side=16, start_row=same_process)
-    assert [result["name"] for result in results] == ["ours", "baseline", "synthetic"]
-    assert [result["loader"] for result in results] == ["resident", "imagefolder-pil", "synthetic"]
-    ours, baseline, synthetic = results
-    assert 0 < ours["wait_percent"] < 100 and 0 < baseline["wait_percent"] < 100
-    assert 0 <= synthetic["wait_percent"] < 100
-    assert synthetic["percent_of_synthetic"] == 100 and baseline["times_baseline"] == 1
-    assert all(result["workers"] == 0 for result in results)
-
-
 @pytest.mark.parametrize(
     ("change", "settings", "said"),
     [
@@ -74,49 +51,18 @@ def test_wrong_settings_are_refused_before_anything_starts(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=said):
         bench_steps(
-            replace(CONFIG, **change), ("ours",), **{"seconds": 1.0, "rounds": 1} | settings, start_row=same_process
+            replace(STEP_CONFIG, **change),
+            ("ours",),
+            **{"seconds": 1.0, "rounds": 1} | settings,
+            start_row=same_process,
         )
     assert same_process.asked == []
 
 
-def test_a_round_counts_what_was_waited_for_in_its_windows_alone() -> None:
-    now = [0.0]
-
-    def taking(seconds: float) -> None:
-        now[0] += seconds
-
-    def loaded() -> Generator[int]:
-        for number in range(99):
-            taking(9.0 if number < 2 else 0.25)  # the first two warm up
-            yield number
-
-    products = Products(torch.float32)
-    row = StepRow(loaded(), lambda batch, mark: taking(1.0), torch.nn.Linear(1, 1), "ffcv", "fp32", products)
-    rounds = rounds_of(row, torch.device("cpu"), batch_size=8, seconds=5.0, warm_up_steps=2, clock=lambda: now[0])
-    for _ in range(2):
-        turn = next(rounds)
-        assert (sum(window.images for window in turn.windows), turn.device_memory_bytes) == (32, None)
-        assert (sum(window.seconds for window in turn.windows), turn.wait_seconds) == (5.0, 1.0)
-
-
-def test_no_rows_and_unknown_rows_are_refused(same_process: SameProcessRows, tiny_images: Path) -> None:
+def test_no_rows_and_unknown_rows_are_refused(same_process: SameProcessRows) -> None:
     names: Any = ("ours", "theirs")
-    trained = replace(CONFIG, data=replace(CONFIG.data, path=tiny_images / "train"))
     with pytest.raises(ValueError, match=r"No row was named; choose from ours, .*baseline-amp"):
-        bench_steps(CONFIG, (), seconds=1.0, rounds=1, start_row=same_process)
+        bench_steps(STEP_CONFIG, (), seconds=1.0, rounds=1, start_row=same_process)
     with pytest.raises(ValueError, match=r"no row theirs; choose from ours, .*baseline-amp"):
-        bench_steps(CONFIG, names, seconds=1.0, rounds=1, start_row=same_process)
-    with pytest.raises(ValueError, match="no row theirs; choose from ours, synthetic"):
-        bench_train(trained, names, seconds=1.0, rounds=1, start_row=same_process)
-    assert same_process.asked == []
-
-
-def test_baseline_without_a_folder_is_refused(same_process: SameProcessRows, tmp_path: Path, tiny_images: Path) -> None:
-    from simsiam.pipeline.beton.convert import convert
-    from simsiam.pipeline.sources.open_records import open_records
-
-    convert(open_records(tiny_images / "train"), tmp_path / "tiny.beton", workers=1)
-    config = replace(CONFIG, data=replace(CONFIG.data, path=tmp_path / "tiny.beton"))
-    with pytest.raises(ValueError, match="The row baseline reads a folder of images"):
-        bench_train(config, ("baseline",), seconds=1.0, rounds=1, start_row=same_process)
+        bench_steps(STEP_CONFIG, names, seconds=1.0, rounds=1, start_row=same_process)
     assert same_process.asked == []

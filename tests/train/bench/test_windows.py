@@ -1,8 +1,5 @@
 from collections.abc import Iterator, Sequence
 
-import pytest
-
-from simsiam.train.bench.rates import Rate, mean_rate, rate_of
 from simsiam.train.bench.windows import Window, time_window, time_windows
 
 
@@ -53,10 +50,3 @@ def test_windows_follow_each_other_without_a_gap() -> None:
     windows = time_windows(clock.batches, 11.9, 1.0, least=4, clock=clock)
     assert windows == [Window(32, 4.0)] * 3
     assert next(clock.batches, None) is None
-
-
-def test_rate_is_that_of_single_windows() -> None:
-    windows = [Window(images, 2.0) for images in (100, 20, 60, 40, 80, 120)]
-    assert rate_of(windows) == Rate(median=35.0, low=20.0, high=50.0)
-    assert rate_of(windows[:1]) == Rate(50.0, 50.0, 50.0)
-    assert mean_rate([Window(10, 1.0), Window(10, 4.0)]) == pytest.approx(4.0)
