@@ -14,13 +14,13 @@ def test_rate_is_that_of_single_windows() -> None:
 
 
 def test_speed_is_the_median_window_and_the_mean_of_each_round() -> None:
-    assert speed_of([[Window(10, 1.0), Window(40, 1.0)], [Window(90, 3.0)]]) == {
-        "images_per_second": 30.0,
-        "images_per_second_20_80": [18.0, 36.0],
-        "views_per_second": 60.0,
-        "images_per_second_by_round": [25.0, 30.0],
+    assert speed_of([[Window(10, 1.0), Window(80, 2.0)], [Window(75, 3.0)]]) == {
+        "images_per_second": 25.0,
+        "images_per_second_20_80": [16.0, 34.0],
+        "views_per_second": 50.0,
+        "images_per_second_by_round": [30.0, 25.0],
         "windows": 3,
-        "seconds": 5.0,
+        "seconds": 6.0,
     }
 
 
