@@ -1,7 +1,9 @@
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,26 +11,58 @@ if not torch.cuda.is_available():
     # Triton reads this once, when it is imported, which any test file may do.
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Recorded before any test file is imported: importing FFCV sets one thread for all of PyTorch, on which sums of floats
+# depend, and importing OpenCV sets LD_LIBRARY_PATH.
+_THREADS = torch.get_num_threads()
+_DETERMINISTIC = torch.are_deterministic_algorithms_enabled()
+_MATMUL_PRECISION = torch.get_float32_matmul_precision()
+_CUDNN = {name: getattr(torch.backends.cudnn, name) for name in ("allow_tf32", "benchmark", "deterministic")}
+_ENVIRONMENT = dict(os.environ)
+
+
+def restore_settings() -> None:
+    """Restore what the training and FFCV set for the whole process, and seed the global generators."""
+    torch.set_num_threads(_THREADS)
+    if torch.are_deterministic_algorithms_enabled() != _DETERMINISTIC:
+        torch.use_deterministic_algorithms(_DETERMINISTIC)
+    torch.set_float32_matmul_precision(_MATMUL_PRECISION)
+    for name, value in _CUDNN.items():
+        setattr(torch.backends.cudnn, name, value)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.default_generator.manual_seed(0)
+
+
+def restore_environment(environment: dict[str, str]) -> None:
+    now = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    if now != environment:
+        for name in now.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
 
 @pytest.fixture(scope="session", autouse=True)
-def session_cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the scans of fixtures that outlive a test out of the user's cache, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("session_cache")))
-        yield
+def session_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Give fixtures that outlive a test the state at the start of the process, and a cache that isn't the user's."""
+    environment = _ENVIRONMENT | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("session_cache"))}
+    restore_settings()
+    restore_environment(environment)
+    yield environment
+    restore_environment(_ENVIRONMENT)
 
 
 @pytest.fixture(autouse=True)
-def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def process_state(session_environment: dict[str, str]) -> Iterator[None]:
+    """Start each test from the same state of the process, in whatever order they run."""
+    restore_settings()
+    yield
+    restore_settings()  # for the fixtures of a wider scope that the next test needs, too
+    restore_environment(session_environment)
+
+
+@pytest.fixture(autouse=True)
+def cache_home(process_state: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the tests' scans out of the user's cache."""
     home = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     return home
-
-
-@pytest.fixture(autouse=True)
-def torch_threads() -> Iterator[None]:
-    """Undo what FFCV's Loader does: it sets the threads of all of PyTorch, and sums of floats depend on them."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
