@@ -56,8 +56,8 @@ def test_taps_of_resnet50_at_224_pixels_are_those_of_the_benchmarks() -> None:
 
 def test_cifar_stem_keeps_the_resolution_and_taps_are_the_maps_behind_the_features() -> None:
     torch.manual_seed(0)
-    encoder = resnet("resnet18", "cifar").eval()
-    images = torch.randn(2, 3, 32, 32)
+    encoder = resnet("resnet18", "cifar").double().eval()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
         taps, features = encoder.taps(images), encoder(images)
         stem = torch.relu(encoder.bn1(encoder.conv1(images)))

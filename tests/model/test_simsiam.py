@@ -64,8 +64,8 @@ def test_predictor_is_a_bottleneck_with_a_bias_and_nothing_else_on_its_output() 
 
 
 def test_outputs_belong_to_their_views() -> None:
-    model = small().eval()
-    first, second = images(3, seed=1), images(3, seed=2)
+    model = small().double().eval()  # in float32 batches of two sizes may round differently
+    first, second = images(3, seed=1).double(), images(3, seed=2).double()
     with torch.no_grad():
         p1, p2, z1, z2 = model(torch.cat([first, second]))
         for view, p, z in ((first, p1, z1), (second, p2, z2)):
@@ -76,15 +76,16 @@ def test_outputs_belong_to_their_views() -> None:
 
 
 def test_projections_of_each_view_are_standardised_in_training() -> None:
-    output = small()(images(16))
+    output = small().double()(images(16).double())
     for z in (output.z1, output.z2):
-        assert z.mean(dim=0).abs().max() < 1e-5
-        torch.testing.assert_close(z.var(dim=0, correction=0), torch.ones(32), rtol=1e-2, atol=0)
+        assert z.mean(dim=0).abs().max() < 1e-10
+        # Short of 1 by the epsilon that batch norm adds to the variance.
+        torch.testing.assert_close(z.var(dim=0, correction=0), torch.ones(32).double(), rtol=1e-2, atol=0)
 
 
 def test_one_statistics_group_joins_the_views() -> None:
-    output = small(views=1)(images(16))
-    assert torch.cat([output.z1, output.z2]).mean(dim=0).abs().max() < 1e-5
+    output = small(views=1).double()(images(16).double())
+    assert torch.cat([output.z1, output.z2]).mean(dim=0).abs().max() < 1e-10
     assert output.z1.mean(dim=0).abs().max() > 1e-2
 
 

@@ -50,13 +50,15 @@ def test_statistics_are_of_images_spread_over_the_source(
     pixels = (crops.permute(0, 3, 1, 2) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
         [0.2, 0.3, 0.4]
     ).view(3, 1, 1)
-    expected = torch.nn.functional.conv2d(pixels, encoder.conv1.weight, padding=1)
+    expected = torch.nn.functional.conv2d(pixels.double(), encoder.conv1.weight.detach().double(), padding=1)
+    variance, mean = torch.var_mean(expected, (0, 2, 3))
     if fused:
         fuse_batch_norm(encoder)
     fresh = with_statistics(encoder, source, TRANSFORM, FP32)
     assert isinstance(fresh, ResNet)
-    torch.testing.assert_close(fresh.bn1.running_mean, expected.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(fresh.bn1.running_var, expected.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    state, some_roundings = fresh.state_dict(), 100 * torch.finfo(torch.float32).eps
+    assert (state["bn1.running_mean"] - mean).norm() < some_roundings * variance.sqrt().norm()
+    assert (state["bn1.running_var"] - variance).norm() < some_roundings * variance.norm()
 
 
 def test_the_encoder_itself_is_left_as_it_was_also_where_others_share_its_statistics(
