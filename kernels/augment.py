@@ -73,8 +73,10 @@ def augment_views(
     """
     photometric = PhotometricDraws(*(getattr(draws, name) for name in PhotometricDraws._fields))
     _check_tensors(pixels, photometric)
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"mean is {mean} and std {std}; give three numbers each, those of std above 0.")
+    if len(mean) != 3 or len(std) != 3 or not all(0 <= m <= 1 and 0 < s <= 1 for m, s in zip(mean, std, strict=True)):
+        raise ValueError(
+            f"mean is {mean} and std {std}; give three numbers each, of an image in [0, 1]: from 0 to 1, std above 0."
+        )
     if not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; give a floating point type such as torch.bfloat16.")
     if blur_kernel < 1 or blur_kernel % 2 == 0:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.train.interruption import Interrupted, Terminated, terminate
+from simsiam.train.launcher import speaks_for_its_machine
 from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
 from simsiam.train.terminal.suggestion import nearest
 from simsiam.train.terminal.words import on_one_line
@@ -116,8 +117,8 @@ def _with_notes(message: str, error: BaseException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    # All processes that torchrun starts on a machine make the same mistake: only one reports it.
-    if code != USAGE or os.environ.get("LOCAL_RANK", "0") == "0":
+    # All processes that were started on a machine make the same mistake: only one reports it.
+    if code != USAGE or speaks_for_its_machine():
         print(f"simsiam: {on_one_line(message)}", file=sys.stderr)
     return code
 

@@ -73,10 +73,11 @@ class DataConfig:
             raise UsageError(f"data.workers is {self.workers}; give 0 or more.")
         if not 0 <= self.hw_decoder_load <= 1:
             raise UsageError(f"data.hw_decoder_load is {self.hw_decoder_load}; give a share from 0 to 1.")
-        if not all(math.isfinite(each) for each in self.mean):
-            raise UsageError(f"data.mean is {self.mean}; give three finite numbers.")
-        if not all(0 < each < math.inf for each in self.std):
-            raise UsageError(f"data.std is {self.std}; give three positive numbers.")
+        scale = "on a scale where black is 0 and white 1; divide numbers meant for 0 to 255 by 255"
+        if not all(0 <= each <= 1 for each in self.mean):
+            raise UsageError(f"data.mean is {self.mean}; give three numbers from 0 to 1, {scale}.")
+        if not all(0 < each <= 1 for each in self.std):
+            raise UsageError(f"data.std is {self.std}; give three numbers above 0, at most 1, {scale}.")
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not 0 < self.base_lr < math.inf:
             raise UsageError(f"optimizer.base_lr is {self.base_lr}; give a number above 0.")
-        for name in ("momentum", "weight_decay", "warmup_epochs"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"optimizer.{name} is {getattr(self, name)}; give 0 or more.")
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"optimizer.{name} is {getattr(self, name)}; give 0 or more, below 1.")
+        if self.warmup_epochs < 0:
+            raise UsageError(f"optimizer.warmup_epochs is {self.warmup_epochs}; give 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What torchrun says in the environment → which of how many processes this one is, and what they do together."""
+"""Data-parallel training: what the processes of one training do together."""
 
 import atexit
 import os
@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from simsiam.pipeline.errors import UsageError
 from simsiam.train.config import DeviceName
 from simsiam.train.interruption import Interrupted
+from simsiam.train.launcher import Launch, read_launch
 from simsiam.train.rendezvous import Meeting, meet
 from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 
@@ -30,11 +31,6 @@ _PATIENCE = timedelta(hours=2)
 It needn't be short to notice a dead process: torchrun sees that at once, and ends the others, on other machines as soon
 as their agents hear of it. One that hangs is noticed only after this time.
 """
-
-
-def is_first_process() -> bool:
-    """Whether this process, of all that torchrun started, is the one that writes files and to the console."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 class World:
@@ -142,29 +138,28 @@ class World:
 
 @contextmanager
 def join_world(device: DeviceName) -> Iterator[World]:
-    """Join the processes that torchrun started, each with a GPU of its own where there are GPUs; alone without it.
+    """Join the processes that a launcher started, each with a GPU of its own where there are GPUs; alone without one.
 
-    CPU tensors travel by gloo and CUDA tensors by NCCL. Raises UsageError when a machine has fewer GPUs than processes.
+    CPU tensors travel by gloo and CUDA tensors by NCCL. Raises UsageError when a machine has fewer GPUs than processes,
+    or the launcher's environment is incomplete.
     """
-    place = os.environ
-    size = int(place.get("WORLD_SIZE", 1)) if "RANK" in place else 1
-    if size == 1:
-        by_torchrun = "TORCHELASTIC_RUN_ID" in place  # a job of one process, or one that has lost the others
-        yield World(job=_meet(0, 1).job if by_torchrun else None)
+    launch = read_launch()
+    if launch.size == 1:
+        # torchrun may have started a job of one process, or one that has lost the others.
+        yield World(job=_meet(launch).job if launch.by_torchrun else None)
         return
-    rank, local_rank, local_size = (int(place[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     on_gpus = device != "cpu" and torch.cuda.is_available()
     if on_gpus:
-        if local_size > torch.cuda.device_count():
+        if launch.local_size > torch.cuda.device_count():
             raise UsageError(
-                f"torchrun was given {local_size} processes a machine, and this one has"
-                f" {torch.cuda.device_count()} GPUs: give --nproc-per-node {torch.cuda.device_count()}."
+                f"{launch.local_size} processes were started on this machine, which has {torch.cuda.device_count()}"
+                " GPUs; start one for each GPU (torchrun: --nproc-per-node)."
             )
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(launch.local_rank)
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
-    store, job = _meet(rank, size)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
-    world = World(rank, size, local_rank, local_size, job)
+    store, job = _meet(launch)
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=_PATIENCE)
+    world = World(launch.rank, launch.size, launch.local_rank, launch.local_size, job)
     try:
         yield world
         world.leave()
@@ -190,6 +185,6 @@ def _end_at_once() -> None:
     os._exit(FAILED)
 
 
-def _meet(rank: int, size: int) -> Meeting:
-    store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
-    return meet(store, rank, size, _PATIENCE)
+def _meet(launch: Launch) -> Meeting:
+    store, _, _ = next(rendezvous(launch.meeting_point, launch.rank, launch.size, timeout=_PATIENCE))
+    return meet(store, launch.rank, launch.size, _PATIENCE)

@@ -298,10 +298,12 @@ def test_of_the_processes_on_a_machine_one_tells_of_a_mistake_and_each_of_a_fail
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     told = []
-    for local_rank in ("0", "1"):
-        monkeypatch.setenv("LOCAL_RANK", local_rank)
-        assert run(["pretrain", "custom"]) == 2
-        told.append(capsys.readouterr().err.count("No images were named"))
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+    for rank in ("0", "1"):
+        for name, value in (place | {"RANK": rank, "LOCAL_RANK": rank}).items():
+            monkeypatch.setenv(name, value)
+        assert run(["pretrain", "custom", "--no-such-option"]) == 2
+        told.append(capsys.readouterr().err.count("--no-such-option"))
     assert told == [1, 0]
     monkeypatch.setattr("simsiam.train.cli.run_command", lambda *_: (_ for _ in ()).throw(RunError("it failed")))
     assert run(["verify", "x"]) == 1

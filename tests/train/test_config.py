@@ -37,9 +37,22 @@ def test_options_override_a_recipe() -> None:
 
 
 def test_lists_and_nones_can_be_overridden() -> None:
-    config = parse("--augmentation.crop-scale", "0.08", "1", "--data.mean", "-0.5", "0", "1e-3", "--max-steps", "None")
+    config = parse(
+        "--augmentation.crop-scale",
+        "0.08",
+        "1",
+        "--data.mean",
+        "0.5",
+        "0",
+        "1e-3",
+        "--max-steps",
+        "None",
+        "--health.collapse-loss",
+        "-0.5",
+    )
     assert config.augmentation.crop_scale == (0.08, 1.0)
-    assert config.data.mean == (-0.5, 0.0, 0.001)
+    assert config.data.mean == (0.5, 0.0, 0.001)
+    assert config.health.collapse_loss == -0.5
     assert config.max_steps is None
 
 
@@ -94,11 +107,14 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
         (lambda: PretrainConfig(recompute=True, compile="default"), "recompute and compile default exclude each other"),
         (lambda: DataConfig(size=7), "data.size is 7; give a view of at least 8"),
         (lambda: DataConfig(workers=-1), "data.workers is -1; give 0 or more"),
-        (lambda: DataConfig(mean=(0, math.nan, 0)), "data.mean is .*; give three finite numbers"),
-        (lambda: DataConfig(std=(1, math.inf, 1)), "data.std is .*; give three positive numbers"),
-        (lambda: DataConfig(std=(1, math.nan, 1)), "data.std is .*; give three positive numbers"),
+        (lambda: DataConfig(mean=(0, math.nan, 0)), "data.mean is .*nan"),
+        (lambda: DataConfig(mean=(123.7, 116.3, 103.5)), "data.mean is .*123.7.*by 255"),
+        (lambda: DataConfig(mean=(-0.1, 0, 0)), "data.mean is .*-0.1"),
+        (lambda: DataConfig(std=(1, math.inf, 1)), "data.std is .*inf"),
+        (lambda: DataConfig(std=(1, math.nan, 1)), "data.std is .*nan"),
+        (lambda: DataConfig(std=(58.4, 57.1, 57.4)), "data.std is .*58.4.*by 255"),
         (lambda: DataConfig(hw_decoder_load=math.nan), "data.hw_decoder_load is nan; give a share"),
-        (lambda: DataConfig(std=(1, 0, 1)), "data.std is .*; give three positive numbers"),
+        (lambda: DataConfig(std=(1, 0, 1)), "data.std is .*above 0"),
         (lambda: ModelConfig(projection_dim=0), "model.projection_dim is 0; give 1 or more"),
         (lambda: ModelConfig(prediction_hidden=0), "model.prediction_hidden is 0; give 1 or more"),
         (lambda: OptimizerConfig(base_lr=-0.1), "optimizer.base_lr is -0.1; give a number above 0"),
@@ -110,7 +126,10 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
             lambda: PretrainConfig(epochs=2, optimizer=OptimizerConfig(warmup_epochs=2)),
             "optimizer.warmup_epochs is 2 and epochs 2; give fewer",
         ),
+        (lambda: OptimizerConfig(weight_decay=1), "optimizer.weight_decay is 1; give 0 or more, below 1"),
         (lambda: OptimizerConfig(momentum=-1), "optimizer.momentum is -1; give 0 or more"),
+        (lambda: OptimizerConfig(momentum=1.5), "optimizer.momentum is 1.5; give 0 or more, below 1"),
+        (lambda: OptimizerConfig(momentum=math.nan), "optimizer.momentum is nan"),
         (lambda: OptimizerConfig(warmup_epochs=-1), "optimizer.warmup_epochs is -1; give 0 or more"),
         (lambda: KnnConfig(train=Path("a")), "knn.train and knn.test go together"),
         (lambda: KnnConfig(k=0), "knn.k is 0.*must be positive"),

@@ -11,6 +11,7 @@ from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train import distributed
 from simsiam.train.distributed import World, join_world
+from simsiam.train.launcher import Launch
 from simsiam.train.rendezvous import Meeting
 
 
@@ -48,9 +49,8 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
 def test_group_is_taken_down_only_where_all_do_it_together(ends_well: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an error the others may sit in a collective, and NCCL would wait for them."""
     happened: list[object] = []
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "_meet", lambda rank, size: Meeting(HashStore(), "job"))
+    monkeypatch.setattr(distributed, "read_launch", lambda: Launch(rank=1, size=2, local_rank=1, local_size=2))
+    monkeypatch.setattr(distributed, "_meet", lambda launch: Meeting(HashStore(), "job"))
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **named: happened.append(named["rank"]))
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: happened.append("destroyed"))
     monkeypatch.setattr(distributed.atexit, "register", happened.append)

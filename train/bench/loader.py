@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from simsiam.pipeline.augmentation import Augmentation
-from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loaders.open_loader import choose_backend
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.sources.open_source import open_source
@@ -17,6 +16,7 @@ from simsiam.train.bench.pinned_process import PinnedProcess, first_cores
 from simsiam.train.bench.rates import Result
 from simsiam.train.bench.rows import LoaderRowName, check_loader_row
 from simsiam.train.bench.turns import StartRow, take_turns
+from simsiam.train.bench.windows import check_positive
 from simsiam.train.config import DeviceName
 from simsiam.train.precision import open_device
 
@@ -48,10 +48,7 @@ def bench_loaders(
     Raises UsageError for wrong settings, if there are too few images for a batch, or if a row lacks what it needs;
     RunError if a row's process dies.
     """
-    numbers = {"seconds": seconds, "rounds": rounds, "needed_images_per_second": needed_images_per_second}
-    for name, value in numbers.items():
-        if value <= 0:
-            raise UsageError(f"{name} is {value}; give a positive number.")
+    check_positive(seconds=seconds, rounds=rounds, needed_images_per_second=needed_images_per_second)
     where, workers = open_device(device), worker_count(workers)
     plan = CropPlan(open_source(source), Augmentation(), size, batch_size)
     images = source if images is None and source.is_dir() else images

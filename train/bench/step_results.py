@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.worker_count import available_cores
 from simsiam.train.bench.pinned_process import first_cores
 from simsiam.train.bench.rates import Result, compare, percent_of, rate_of, speed_of
@@ -16,6 +15,7 @@ from simsiam.train.bench.step_contenders import StepSettings
 from simsiam.train.bench.step_row import FirstSteps, StepRound, measure_steps
 from simsiam.train.bench.step_stages import Products
 from simsiam.train.bench.turns import Measurement, StartRow, take_turns
+from simsiam.train.bench.windows import check_positive
 from simsiam.train.cuda_graph import check_cuda_graph
 from simsiam.train.precision import choose_arithmetic, open_device
 
@@ -24,9 +24,7 @@ StepMeasurement = Measurement[FirstSteps, StepRound]
 
 def seconds_of_round(seconds: float, rounds: int) -> float:
     """Return the length of a round. Raises UsageError for numbers that aren't positive."""
-    for name, value in {"seconds": seconds, "rounds": rounds}.items():
-        if value <= 0:
-            raise UsageError(f"{name} is {value}; give a positive number.")
+    check_positive(seconds=seconds, rounds=rounds)
     return seconds / rounds
 
 

@@ -1,8 +1,18 @@
 """Windows of time in which batches arrive: how many images in how many seconds."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from simsiam.pipeline.errors import UsageError
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise UsageError for a number, named by its keyword, that isn't positive and finite."""
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise UsageError(f"{name} is {value}; give a positive number.")
 
 
 class Window(NamedTuple):

@@ -40,8 +40,10 @@ def run(arguments: Sequence[str], prog: str) -> int:
     from simsiam.train.bench.kernel_cases import OPERATIONS
     from simsiam.train.bench.kernels import measure, measure_copy
     from simsiam.train.bench.report import write_results
+    from simsiam.train.bench.windows import check_positive
     from simsiam.train.precision import open_device
 
+    check_positive(seconds=options.seconds)
     if options.json:
         check_output(options.json, ".json")
     device, console = open_device(options.device), Console()

@@ -43,7 +43,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
 
         print(yaml.safe_dump(to_tree(config), sort_keys=False), end="")
         return DONE
-    from simsiam.train.distributed import is_first_process
+    from simsiam.train.launcher import is_first_process
     from simsiam.train.pretrain import pretrain
 
     console = Console(quiet=not is_first_process())

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def test_rows_are_closed_when_one_fails(bench: Bench, same_process: SameProcessR
     ("settings", "said"),
     [
         ({"seconds": 0.0}, "seconds is 0.0; give a positive number"),
+        ({"seconds": math.inf}, "seconds is inf; give a positive number"),
         ({"rounds": 0}, "rounds is 0; give a positive number"),
         ({"needed_images_per_second": 0.0}, "needed_images_per_second is 0.0; give a positive number"),
         ({"workers": -1}, "workers is -1"),

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def test_rows_of_steps_take_turns_and_are_compared_with_the_baseline(
     ("change", "settings", "said"),
     [
         ({}, {"seconds": 0.0}, "seconds is 0.0; give a positive number"),
+        ({}, {"seconds": math.nan}, "seconds is nan; give a positive number"),
         ({}, {"rounds": 0}, "rounds is 0; give a positive number"),
         ({"precision": "tf32"}, {}, "tf32"),
         ({"device": "cuda"}, {}, "cuda"),
