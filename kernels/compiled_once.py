@@ -1,24 +1,27 @@
 """numba's compilers with a cache on disk, and a warning if there is none."""
 
-import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
-
-_logger = logging.getLogger(__name__)
 
 
 def compiled_once(compiler: Callable[..., Any], *signature: object, **options: Any) -> Callable[[Callable], Any]:
     """Return `numba.njit` or `numba.cfunc` as a decorator that caches its machine code.
 
-    The cache is next to the file or in the user's cache folder. If numba can write to neither, each process compiles
-    again, and a warning gives the remedy.
+    The cache is next to the file or in the user's cache folder. If numba can write to neither, as in a container with
+    a read-only file system or for a user without a home, each process compiles again, and one warning gives the
+    remedy.
     """
 
     def compile_function(function: Callable) -> Any:
         try:
             return compiler(*signature, cache=True, **options)(function)
-        except RuntimeError as error:
-            _logger.warning("%s: compiling again in each process; set NUMBA_CACHE_DIR to a writable folder", error)
+        except (RuntimeError, OSError):  # no folder for the cache, or no space in it
+            warnings.warn(
+                "numba can write to no cache folder, so each process compiles again, which takes some seconds; set"
+                " NUMBA_CACHE_DIR to a writable folder",
+                stacklevel=1,  # one place, so one warning, however many functions there are
+            )
             return compiler(*signature, **options)(function)
 
     return compile_function

@@ -11,6 +11,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from simsiam.kernels.compiled_once import compiled_once
+
 # Rows of the crop that are computed together, so that columns and weights are looked up once for all. Eight are 5 %
 # faster at 300 columns, but at 1,000 they no longer fit into the first-level cache.
 _ROWS = 4
@@ -19,7 +21,7 @@ _ROWS = 4
 _FAST = {"contract"}
 
 
-@njit("Tuple((int64[::1], int64[::1], float32[:, ::1]))(int64, int64)", nogil=True, cache=True)
+@compiled_once(njit, "Tuple((int64[::1], int64[::1], float32[:, ::1]))(int64, int64)", nogil=True)
 def filter_weights(length, size):
     """Return, for `size` output pixels along a side of `length`: first source pixel, number of source pixels, weights.
 
@@ -83,10 +85,10 @@ def _sum_columns(_, lines, first, weights, x, taps, out):
     return types.void(lines, types.int64, weights, types.int64, types.int64, out), generate
 
 
-@njit(
+@compiled_once(
+    njit,
     "void(uint8[::1], int64, int64, int64, int64, int64, uint8[:, :, ::1])",
     nogil=True,
-    cache=True,
     fastmath=_FAST,
 )
 def crop_resize(image, image_width, top, left, height, width, crop):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, types
 
+from simsiam.kernels.compiled_once import compiled_once
 from simsiam.pipeline.beton.layout import RAW, Index
 from simsiam.pipeline.loaders import crop_resize as resizer
 from simsiam.pipeline.loaders.crop_resize import crop_resize
@@ -96,7 +97,7 @@ def crop_records(
     return good
 
 
-@njit("boolean(uintp, Array(uint8, 1, 'C', readonly=True), int64, int64, int64, uint8[::1])", nogil=True, cache=True)
+@compiled_once(njit, "boolean(uintp, Array(uint8, 1, 'C', readonly=True), int64, int64, int64, uint8[::1])", nogil=True)
 def _is_decoded(decoder, record, length, height, width, image):
     found = np.empty(4, np.int32)
     address, encoded = found.ctypes.data, record.ctypes.data
@@ -115,11 +116,11 @@ def _compile(resizer_version: int) -> Callable:
     that the resizer, in another file, has changed, so the function closes over that file's checksum.
     """
 
-    @njit(
+    @compiled_once(
+        njit,
         "void(int32, int64[::1], int64[::1], uint8[::1], int32[:, ::1], int64[::1], int64[::1], int32[:, :, ::1],"
         " uint8[:, :, :, :, ::1], uintp[::1], uint8[::1], uint8[::1], boolean[::1])",
         nogil=True,
-        cache=True,
     )
     def crop_records(file, offsets, lengths, modes, sizes, rows, index, crop, pixels, decoder, record, image, good):
         _ = resizer_version

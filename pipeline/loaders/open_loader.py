@@ -22,7 +22,7 @@ _SMALL_SIDE = 128
 def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
     """Return the backend that `auto` stands for, and the reason in words for the user.
 
-    A package counts as installed when Python finds it; if it can't be loaded, opening the backend says so.
+    A backend whose package is installed but can't be loaded is answered by torch, which needs no other package.
     """
     from simsiam.pipeline.beton.reader import Beton
     from simsiam.pipeline.loaders.resident_loader import RESIDENT_LIMIT_BYTES, resident_bytes
@@ -31,12 +31,20 @@ def choose_backend(plan: CropPlan, device: torch.device) -> tuple[Backend, str]:
     if needed <= RESIDENT_LIMIT_BYTES and largest_side <= _SMALL_SIDE:
         return "resident", f"all {len(plan.source):,} decoded images take only {needed / 2**20:.0f} MiB"
     if isinstance(plan.source, Beton):
-        if find_spec("ffcv"):
-            return "ffcv", "the images are in a .beton file"
-        return "torch", "the package ffcv, which reads a .beton file faster, isn't installed"
+        if not find_spec("ffcv"):
+            return "torch", "the package ffcv, which reads a .beton file faster, isn't installed"
+        return _unless_it_fails("ffcv", "the images are in a .beton file")
     if device.type == "cuda" and find_spec("nvidia") and find_spec("nvidia.dali"):
-        return "dali", "the GPU can decode the files"
+        return _unless_it_fails("dali", "the GPU can decode the files")
     return "torch", "it reads any image file on any machine; from a .beton file, ffcv reads several times as fast"
+
+
+def _unless_it_fails(backend: Backend, reason: str) -> tuple[Backend, str]:
+    try:
+        _loader_class(backend)
+    except Exception as error:  # a broken extension raises ImportError, OSError, AttributeError, …
+        return "torch", f"the backend {backend} can't be loaded ({type(error).__name__}: {error})"
+    return backend, reason
 
 
 def check_backend(backend: Backend, plan: CropPlan) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -259,6 +260,10 @@ def test_auto_keeps_only_small_images_resident(plan: CropPlan) -> None:
         assert choose_backend(CropPlan(sizes, Augmentation(), 8, 3), CPU)[0] == "torch"
 
 
+def fake_loader_module(name: str) -> Any:
+    return SimpleNamespace(FfcvLoader=CropLoader, DaliLoader=CropLoader)
+
+
 @pytest.mark.parametrize(
     ("there", "device", "packed", "chosen"),
     [
@@ -275,6 +280,20 @@ def test_auto_depends_on_device_source_and_packages(
     there, device, packed, chosen, pack, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simsiam.pipeline.loaders.open_loader.find_spec", lambda name: name in there or None)
+    monkeypatch.setattr("simsiam.pipeline.loaders.open_loader.importlib.import_module", fake_loader_module)
     large: Any = pack(tmp_path / "large.beton", [np.zeros((200, 200, 3), np.uint8)] * 3) if packed else Sizes(3, 200)
     backend, reason = choose_backend(CropPlan(large, Augmentation(), 8, 3), torch.device(device))
     assert backend == chosen and reason
+
+
+def test_auto_answers_a_package_that_cannot_be_loaded_by_torch(
+    pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> Any:
+        raise OSError("libopencv_imgproc.so.406: cannot open shared object file")
+
+    monkeypatch.setattr("simsiam.pipeline.loaders.open_loader.find_spec", lambda name: True)
+    monkeypatch.setattr("simsiam.pipeline.loaders.open_loader.importlib.import_module", fail)
+    large = pack(tmp_path / "large.beton", [np.zeros((200, 200, 3), np.uint8)] * 3)
+    backend, reason = choose_backend(CropPlan(large, Augmentation(), 8, 3), CPU)
+    assert backend == "torch" and "libopencv_imgproc" in reason
