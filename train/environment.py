@@ -2,10 +2,10 @@
 
 import importlib.metadata
 import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
+from simsiam.pipeline.loaders.shared_memory import free_shared_memory
 from simsiam.pipeline.worker_count import available_cores
 
 PACKAGES = (
@@ -39,11 +39,6 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def shared_memory_bytes() -> int | None:
-    """Return the free bytes of /dev/shm, through which loader processes pass their batches; None without it."""
-    return shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None
-
-
 def describe_environment() -> dict[str, Any]:
     """Return versions and hardware, ready for JSON."""
     import torch
@@ -58,5 +53,5 @@ def describe_environment() -> dict[str, Any]:
         "gpus": [{"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1)} for gpu in gpus],
         "cuda": torch.version.cuda,
         "torch_threads": torch.get_num_threads(),
-        "shared_memory_bytes": shared_memory_bytes(),
+        "shared_memory_bytes": free_shared_memory(),
     }

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import re
 import signal
+import warnings
 import weakref
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +21,7 @@ from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.device_copy import DeviceCopy
 from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
+from simsiam.pipeline.loaders.shared_memory import STEPS_AHEAD, too_little, workers_that_fit
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.progress import Progress
 
@@ -30,6 +32,9 @@ class TorchLoader(CropLoader):
     A broken image is an `ImageError` that names it, or is replaced by the next good one and counted in `replaced`, as
     `plan.on_broken` says. A worker that dies (killed, out of memory, a crash in the decoder) is a RunError naming the
     images being read. Only one epoch can be iterated at a time; continuing an older iterator raises UsageError.
+
+    Crops come through shared memory. Where it has too little room for `workers`, a warning says so and fewer are
+    started, perhaps none; where it is used up later, that is a RunError.
     """
 
     def __init__(
@@ -37,6 +42,9 @@ class TorchLoader(CropLoader):
     ) -> None:
         self._plan = plan
         self._copy = DeviceCopy(device)
+        if (fitting := workers_that_fit(plan, workers)) < workers:
+            warnings.warn(f"{too_little(plan, workers)}; {_how_many(fitting)}", stacklevel=2)
+            workers = fitting
         # The sample that each worker is reading, in memory shared with it, so that it can be read after its death.
         self._reading = torch.full((max(workers, 1),), -1, dtype=torch.int64).share_memory_()
         self._steps = _EpochSteps()
@@ -45,6 +53,7 @@ class TorchLoader(CropLoader):
             batch_size=None,  # one item is one step already
             sampler=self._steps,
             num_workers=workers,
+            prefetch_factor=STEPS_AHEAD if workers else None,
             collate_fn=_as_it_is,
             worker_init_fn=leave_stopping_to_the_parent,
             pin_memory=self._copy.pins_memory,
@@ -84,8 +93,8 @@ class TorchLoader(CropLoader):
                 return
             except RuntimeError as error:
                 raise self._explain(error) from None
-            if isinstance(batch, ImageError):
-                raise ImageError(*batch.args)  # a new one: raising a local would keep this frame and the workers alive
+            if isinstance(batch, (ImageError, RunError)):
+                raise type(batch)(*batch.args)  # a new one: a local would keep this frame and the workers alive
             yield batch
 
     def close(self) -> None:
@@ -149,11 +158,20 @@ class _StepReader(Dataset):
         self._reading = reading
 
     # An error is returned as an item, since PyTorch would wrap its message into the worker's traceback.
-    def __getitem__(self, position: tuple[int, int]) -> tuple[Crops, int] | ImageError:
+    def __getitem__(self, position: tuple[int, int]) -> tuple[Crops, int] | ImageError | RunError:
         try:
-            return self._crops(*position)
+            crops, replaced = self._crops(*position)
         except ImageError as error:
             return error
+        if get_worker_info():
+            # PyTorch would share them in a thread of the worker, whose errors reach nobody: the parent would wait for
+            # ever.
+            try:
+                for tensor in (crops.pixels, *crops.draws, crops.index, crops.label):
+                    tensor.share_memory_()
+            except RuntimeError as error:
+                return RunError(f"A loader process can't hand over its crops ({error}); {too_little(self._plan, 1)}.")
+        return crops, replaced
 
     def _crops(self, epoch: int, step: int) -> tuple[Crops, int]:
         """Return the step's crops and how many of its images were replaced."""
@@ -181,6 +199,12 @@ class _StepReader(Dataset):
                 pixels[row, view] = torch.from_numpy(crop_image(image, draws.crop[row, view], self._plan.crop_size))
         self._reading[slot] = -1
         return errors
+
+
+def _how_many(workers: int) -> str:
+    if workers == 0:
+        return "the images are read in this process instead"
+    return f"{workers} {'is' if workers == 1 else 'are'} started instead"
 
 
 def _as_it_is(batch: Any) -> Any:

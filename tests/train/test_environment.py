@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from simsiam.pipeline.worker_count import available_cores
-from simsiam.train.environment import describe_environment, package_version, shared_memory_bytes
+from simsiam.train.environment import describe_environment, package_version
 
 
 def test_environment_goes_into_json() -> None:
@@ -45,10 +45,3 @@ def test_cores_are_those_this_program_may_use() -> None:
     finally:
         os.sched_setaffinity(0, allowed)
     assert available_cores() == len(allowed)
-
-
-def test_shared_memory_is_free_space_or_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = shared_memory_bytes()
-    assert free is None or free >= 0
-    monkeypatch.setattr("simsiam.train.environment.Path.is_dir", lambda path: False)
-    assert shared_memory_bytes() is None
