@@ -44,6 +44,11 @@ class StopSignals:
 
     received: int | None = None
 
+    @property
+    def name(self) -> str:
+        """Name of the signal received: `SIGTERM`."""
+        return signal.Signals(self.received).name if self.received else "no signal"
+
     def __enter__(self) -> "StopSignals":
         self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
         return self

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -33,6 +33,7 @@ from simsiam.train.run.report import draw_views, report_run
 from simsiam.train.run.trackers import check_trackers, open_trackers
 from simsiam.train.run.training_run import SAVE, TrainingRun
 from simsiam.train.schedule import initial_learning_rate
+from simsiam.train.stall import StallWatch, StoppedWhileWaiting
 from simsiam.train.terminal.broken_image_advice import broken_image_advice
 from simsiam.train.terminal.console import TrainingConsole, show_progress
 from simsiam.train.terminal.exit_codes import FAILED
@@ -69,11 +70,15 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
             closing(_open_log(config, run, world)) as log,
             TrainingConsole(console, run.step, run.last_step, config.model.projection_dim**-0.5) as live,
             StopSignals() as signals,
+            closing(StallWatch(signals, live.say)) as watch,
             _told_where_it_fails(run, world),
         ):
             if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):
                 log.show_picture("views", sheet, run.step)
-            _train(run, learner, loader, plan, world, log, live, signals, monitor)
+            try:
+                _train(run, learner, loader, plan, world, log, live, signals, watch, monitor)
+            except StoppedWhileWaiting:
+                _stop_without_a_step(run, world, signals)
         if not world.first:
             return {}
         report_run(folder.path)
@@ -89,6 +94,7 @@ def _train(
     log: MetricsLog | NoLog,
     live: TrainingConsole,
     signals: StopSignals,
+    watch: StallWatch,
     monitor: KnnMonitor | None,
 ) -> None:
     """Take the steps of the run that are left. Where the host waits for the device is said; elsewhere it does not."""
@@ -97,7 +103,7 @@ def _train(
     while not run.done:
         learner.set_learning_rate(run.epoch)
         batches = loader.epoch(run.epoch, first_step=run.step_in_epoch)  # a resumed run starts inside an epoch
-        for crops, wait_seconds in _timed(batches, plan):
+        for crops, wait_seconds in _timed(batches, plan, watch):
             output = learner.step(crops)
             run.count(output, wait_seconds, loader.replaced)
             live.step(run.step)
@@ -117,6 +123,16 @@ def _train(
         _measure_knn_if_due(run, monitor, log, live, signals)  # waits for the device
     if (request := world.agree(signals.received or 0)) > SAVE:  # after the last step, which has been saved
         raise Interrupted(request, run.folder.path)
+
+
+def _stop_without_a_step(run: TrainingRun, world: World, signals: StopSignals) -> NoReturn:
+    """Obey a signal while no batch comes, so that the loop can't. Several processes can't agree on a step then."""
+    assert signals.received is not None
+    if world.size > 1:
+        raise RunError(f"{signals.name} came while no images did; resume from the newest checkpoint.")
+    run.save(wait=True)
+    report_run(run.folder.path)
+    raise Interrupted(signals.received, run.folder.path)
 
 
 def _settle(config: PretrainConfig, world: World) -> tuple[Arithmetic, int]:
@@ -181,11 +197,11 @@ class _MeasurementStopped(Exception):
     """A signal came while the accuracy was measured."""
 
 
-def _timed(batches: Iterator[Crops], plan: CropPlan) -> Iterator[tuple[Crops, float]]:
+def _timed(batches: Iterator[Crops], plan: CropPlan, watch: StallWatch) -> Iterator[tuple[Crops, float]]:
     """Yield each batch with the seconds that it was waited for."""
     while True:
         asked = time.perf_counter()
-        with broken_image_advice(plan.source, plan.on_broken, _WITHOUT_BROKEN):
+        with broken_image_advice(plan.source, plan.on_broken, _WITHOUT_BROKEN), watch:
             batch = next(batches, None)
         if batch is None:
             return

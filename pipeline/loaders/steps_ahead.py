@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ _ROWS_PER_CALL = 16
 """Images that a thread crops in one call, at most: a call can't be interrupted, so closing waits for it."""
 _CHECK_SECONDS = 0.2
 """How often a waiting consumer checks that the threads are alive."""
+_CLOSE_SECONDS = 30.0
+"""How long closing waits for the threads; one that waits for a lost file system is left behind."""
 
 
 @dataclass(eq=False)
@@ -140,8 +143,9 @@ class StepsAhead(Generic[AnyStep]):
         """Drop the calls that haven't started, and end the threads."""
         self._dismiss_threads()
         self.is_closed = True
+        last = time.monotonic() + _CLOSE_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0, last - time.monotonic()))
 
     def _check_open(self) -> None:
         if self.is_closed:

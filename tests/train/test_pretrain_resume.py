@@ -1,9 +1,11 @@
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ import torch
 import yaml
 from rich.console import Console
 
-from simsiam.train import cli, learner
+from simsiam.pipeline.crops import Crops
+from simsiam.pipeline.loaders.resident_loader import ResidentLoader
+from simsiam.train import cli, learner, stall
 from simsiam.train import pretrain as job
 from simsiam.train.config import PretrainConfig, to_tree
+from simsiam.train.interruption import Interrupted
 from simsiam.train.pretrain import pretrain
 from simsiam.train.run.checkpoint import list_checkpoints, load_checkpoint
 from simsiam.train.run.metrics import read_metrics, summarize
@@ -108,6 +113,26 @@ def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
     assert (run_dir / "report.html").read_text().count("data:image/png;base64,") == 3
     assert cli.run(["pretrain", str(run_dir)]) == 0
     assert f"resumed from step-{step:09d}.pt" in capsys.readouterr().out
+    assert_same_result(run_dir, tiny_run)
+
+
+def test_signal_is_obeyed_while_the_loader_delivers_nothing(
+    tiny_config: TinyConfig, run_dir: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = ResidentLoader.epoch
+
+    def stuck_after_three_steps(self: ResidentLoader, number: int, first_step: int = 0) -> Iterator[Crops]:
+        yield from itertools.islice(epoch(self, number, first_step), 3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stall, "OBEYED_AFTER_SECONDS", 0.05)
+        patch.setattr(ResidentLoader, "epoch", stuck_after_three_steps)
+        with pytest.raises(Interrupted, match="SIGTERM and saved"):
+            train(tiny_config(run_dir))
+    assert final_state(run_dir)["step"] == 3
+    train(tiny_config(run_dir, "--resume=auto"))
     assert_same_result(run_dir, tiny_run)
 
 
