@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from simsiam.pipeline.errors import RunError, UsageError
-from simsiam.train.interruption import Interrupted, Terminated, terminate
+from simsiam.train.interruption import Interrupted, Terminated, end_at_second_signal, terminate
 from simsiam.train.launcher import speaks_for_its_machine
 from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
 from simsiam.train.terminal.suggestion import nearest
@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     signal.signal(signal.SIGTERM, terminate)
+    end_at_second_signal()
     sys.exit(run(sys.argv[1:]))
 
 

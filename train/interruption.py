@@ -1,6 +1,9 @@
 """SIGINT and SIGTERM → a flag that the training loop looks at between two steps; before there is one, the end."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,33 @@ class Interrupted(Exception):
         how = "with no step lost" if run_dir is None else f"and saved; go on with: simsiam pretrain {run_dir}"
         super().__init__(f"stopped by {signal.Signals(signal_number).name} {how}")
         self.signal_number = signal_number
+
+
+SECOND_SIGNAL_SECONDS = 5.0
+"""What a second signal leaves for the program to clean up."""
+
+
+def end_at_second_signal() -> None:
+    """From now on, end the process some seconds after its second SIGINT or SIGTERM, whatever it waits for.
+
+    Python runs a signal's handler in the main thread, between two of its instructions: one that waits inside a library,
+    for a device or a lost file system, never does. A thread hears of the signals through a pipe instead.
+    """
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    # A child of fork has the pipe, but not the thread; its signals are its own.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_end_at_second, args=(receiver,), name="second signal", daemon=True).start()
+
+
+def _end_at_second(receiver: int) -> None:
+    received = 0
+    while number := os.read(receiver, 1):
+        received += number[0] in (signal.SIGINT, signal.SIGTERM)
+        if received == 2:
+            time.sleep(SECOND_SIGNAL_SECONDS)
+            os._exit(128 + number[0])
 
 
 class Terminated(KeyboardInterrupt):

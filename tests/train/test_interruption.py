@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -22,3 +24,35 @@ def test_where_there_is_no_step_to_finish_sigterm_is_an_exception() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.signal_number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+STUCK = """
+import ctypes, os, signal
+from simsiam.train import interruption
+
+def wait_for_ever(*_):
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)  # the second time, without asking Python
+
+interruption.SECOND_SIGNAL_SECONDS = 0.0
+interruption.end_at_second_signal()
+child = os.fork()
+if child == 0:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGTERM)  # not the parent's
+    os._exit(0)
+os.waitpid(child, 0)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, wait_for_ever)
+print("waits", flush=True)
+wait_for_ever()
+"""
+
+
+def test_second_signal_ends_a_process_that_never_comes_back_to_python() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"waits\n"
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+        assert process.wait(timeout=30) == 128 + signal.SIGINT
