@@ -39,10 +39,8 @@ interruption.SECOND_SIGNAL_SECONDS = 0.0
 interruption.end_at_second_signal()
 child = os.fork()
 if child == 0:
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    os.kill(os.getpid(), signal.SIGTERM)  # not the parent's
-    os._exit(0)
-os.waitpid(child, 0)
+    os._exit(signal.set_wakeup_fd(-1) != -1)  # a child's signals are not the parent's
+assert os.waitpid(child, 0)[1] == 0
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, wait_for_ever)
 print("waits", flush=True)
@@ -55,4 +53,5 @@ def test_second_signal_ends_a_process_that_never_comes_back_to_python() -> None:
         assert process.stdout and process.stdout.readline() == b"waits\n"
         for number in (signal.SIGTERM, signal.SIGINT):
             process.send_signal(number)
-        assert process.wait(timeout=30) == 128 + signal.SIGINT
+        # Of two that come at once, the system delivers either one first.
+        assert process.wait(timeout=30) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
