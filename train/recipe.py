@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from simsiam.pipeline.errors import UsageError
-from simsiam.train.config import PretrainConfig, flatten
-from simsiam.train.terminal.options import Option, build, options_of
+from simsiam.train.config import PretrainConfig
+from simsiam.train.terminal.arguments import read
 from simsiam.train.terminal.suggestion import did_you_mean
 
 _RECIPES = Path(__file__).parent / "recipes"
@@ -41,30 +41,11 @@ def load_config(file: Path) -> PretrainConfig:
 
     Raises UsageError, which names the file and the key, for unknown keys and wrong values.
     """
-    options = {option.key: option for option in options_of(PretrainConfig)}
-    values = {}
-    for key, value in flatten(_read_tree(file)):
-        if option := options.get(key):
-            values[key] = _read_value(option, value, file)
-        elif value is not None or not any(known.startswith(f"{key}.") for known in options):  # `model:` may be empty
-            hint = did_you_mean(key, options, PretrainConfig.DECLINED)
-            raise UsageError(f"There is no key {key} in {file}{hint}")
+    tree = _read_tree(file)
     try:
-        return build(PretrainConfig, values)
+        return read(PretrainConfig, [], str(file), tree, source=str(file))
     except UsageError as error:
-        raise UsageError(f"In {file}: {error}") from None
-
-
-def _read_value(option: Option, value: Any, file: Path) -> Any:
-    """Return a value of YAML, read by the rules of the command line."""
-    if isinstance(value, bool) and "off" in option.kind.choices:  # YAML reads a bare on or off as a bool
-        value = "on" if value else "off"
-    if isinstance(value, list) and option.kind.length is None:
-        raise UsageError(f"In {file}: {option.key} takes one value, not the list {value}.")
-    try:
-        return option.read(list(map(str, value if isinstance(value, list) else [value])), option.key)
-    except UsageError as error:
-        raise UsageError(f"In {file}: {error}") from None
+        raise error if str(file) in str(error) else UsageError(f"In {file}: {error}") from None
 
 
 def _read_tree(file: Path) -> dict[str, Any]:

@@ -291,7 +291,8 @@ def test_every_command_explains_itself(name: str, capsys: Capture) -> None:
 
 def test_help_of_a_recipe_has_its_values(capsys: Capture) -> None:
     assert run(["pretrain", "cifar10-resnet18", "--help"]) == 0
-    assert "(default: 800)" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "[default: 800]" in said and "[default: resnet18]" in said
 
 
 def test_of_the_processes_on_a_machine_one_tells_of_a_mistake_and_each_of_a_failure(

@@ -81,8 +81,8 @@ def test_tree_is_plain() -> None:
             "There is no option --accumulate-steps. Batches are not accumulated, since",
         ),
         ("--gradient-accumulation=4", "There is no option --gradient-accumulation. Batches are not accumulated"),
-        ("--data.backend dally", "--data.backend is one of auto, "),
-        ("--device gpu", "--device is one of auto, cpu, cuda, not gpu."),
+        ("--data.backend dally", 'Invalid value "dally" for --data.backend. Choose from: "auto", '),
+        ("--device gpu", 'Invalid value "gpu" for --device. Choose from: "auto", "cpu", "cuda".'),
         ("--checkpoint.keep 1", "checkpoint.keep is 1; give 2 or more"),
     ],
 )

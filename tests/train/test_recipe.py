@@ -120,13 +120,17 @@ def test_on_and_off_need_no_quotes(tmp_path: Path) -> None:
         ("epochs:\n  number: 3", "There is no key epochs.number in {file}; did you mean epochs?"),
         ("xyzzy: 1", "There is no key xyzzy in {file}."),
         ("log:\n  no_tensorboard: true", "There is no key log.no_tensorboard in {file}; did you mean log.tensorboard?"),
-        ("batch_size: many", "In {file}: batch_size takes a whole number, not many."),
-        ("data:\n  mean: [1, 2]", "In {file}: data.mean takes three numbers, not 1 2."),
-        ("data:\n  mean: []", "In {file}: data.mean takes three numbers, not nothing."),
-        ("log:\n  tensorboard: maybe", "In {file}: log.tensorboard is one of True, False, not maybe."),
+        ("batch_size: many", 'Invalid value for batch_size from {file}: unable to convert "many" into int.'),
+        ("data:\n  mean: [1, 2]", "--data.mean from {file}: Incorrect number of arguments: expected 3 but got 2."),
+        ("data:\n  mean: []", "--data.mean from {file}: Incorrect number of arguments: expected 3 but got 1."),
+        (
+            "log:\n  tensorboard: maybe",
+            'Invalid value for log.tensorboard from {file}: unable to convert "maybe" into bool.',
+        ),
         (
             "model:\n  arch: resnet19",
-            "In {file}: model.arch is one of resnet18, resnet34, resnet50, resnet101, not resnet19.",
+            'Invalid value "resnet19" for model.arch from {file}. Choose from: "resnet18", "resnet34", "resnet50",'
+            ' "resnet101". Did you mean "resnet18"?',
         ),
         ("augmentation:\n  hue: 3", "In {file}: augmentation.hue is 3.0; give a number from 0 to 0.5 turns."),
         ("checkpoint:\n  keep: 1", "In {file}: checkpoint.keep is 1; give 2 or more"),

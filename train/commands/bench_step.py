@@ -14,6 +14,11 @@ from simsiam.train.terminal.options import INLINE
 
 
 @dataclass(frozen=True)
+class _StepOptions(StepOptions):
+    seconds: float = 24.0
+
+
+@dataclass(frozen=True)
 class BenchStepOptions:
     """Measure training steps on crops that are ready on the device: nothing is read, decoded or waited for.
 
@@ -27,7 +32,7 @@ class BenchStepOptions:
     (ours-compiled), with batch norm and ReLU as one operation (ours-fused; on a CPU ours has that) or as one CUDA graph
     (ours-graphed); and what most trainings have: one pass per view, channels-first, uncompiled, PyTorch's own layers,
     loss and SGD, in float32 (baseline) or mixed precision (baseline-amp)."""
-    step: StepOptions = field(default=StepOptions(seconds=24.0), metadata=INLINE)
+    step: _StepOptions = field(default=_StepOptions(), metadata=INLINE)
 
 
 def run(arguments: Sequence[str], prog: str) -> int:

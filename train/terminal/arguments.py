@@ -1,23 +1,31 @@
 """Arguments of a command → its settings, a dataclass; or one sentence on what is wrong.
 
-Weighed were tyro (the wording of its errors can be changed through a private module alone), cyclopts (an option given
-sets the others back to the class's defaults, not to a recipe's) and jsonargparse (no `--no-…`, no dashes in names).
-What is asked for here, also of YAML, takes each option's name, type and docstring, and with these little is left to do.
+Weighed were tyro (the wording of its errors can be changed through a private module alone), jsonargparse (no `--no-…`,
+no dashes in names) and cyclopts, which reads every type here, hands out the parts of each mistake, and takes values
+for those not given, as of a recipe, as tokens that it reads as it reads words: so there is one set of rules for both.
 """
 
+import inspect
 import re
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args
+
+import cyclopts
+from cyclopts import App, Argument, ArgumentCollection, CoercionError, MissingArgumentError, UnknownOptionError
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.train.config import flatten
 from simsiam.train.terminal.exit_codes import DONE
-from simsiam.train.terminal.help import print_help
-from simsiam.train.terminal.options import Option, build, options_of
+from simsiam.train.terminal.help import HelpFormatter, shown
+from simsiam.train.terminal.options import command_of
 from simsiam.train.terminal.suggestion import did_you_mean
 
 Settings = TypeVar("Settings")
+Config = Callable[[App, tuple[str, ...], ArgumentCollection], None]
 
 
 def parse(settings: type[Settings] | Settings, arguments: Sequence[str], prog: str) -> Settings:
@@ -30,67 +38,116 @@ def parse(settings: type[Settings] | Settings, arguments: Sequence[str], prog: s
     Raises UsageError, with the nearest right name, when the arguments don't fit; SystemExit once help is printed. A
     class attribute `DECLINED` of the dataclass says why there are no options of certain names; see `did_you_mean`.
     """
+    owner: type[Settings] = settings if isinstance(settings, type) else type(settings)
+    defaults = {} if isinstance(settings, type) else asdict(settings)  # pyright: ignore[reportArgumentType]
     if not {"-h", "--help"}.isdisjoint(arguments):
-        print_help(settings, prog)
+        app = _app(owner, prog)
+        app.help_formatter = HelpFormatter(dict(flatten(defaults)))
+        app.help_print([])
         raise SystemExit(DONE)
-    options = list(options_of(settings))
-    # All arguments are sorted before the first is read: a misspelt option may be why a value seems wrong.
-    given = list(_given(settings, options, arguments, prog))
-    values = {option.key: option.read(words) for option, words in given}
-    missing = [option.name for option in options if option.default is MISSING and option.key not in values]
-    if missing:
-        raise UsageError(f"{prog} needs {' and '.join(missing)}; see {prog} --help.")
-    return build(settings, values)
+    return read(owner, arguments, prog, defaults, "the defaults")
 
 
-def _given(
-    settings: Any, options: Sequence[Option], arguments: Sequence[str], prog: str
-) -> Iterator[tuple[Option, list[str]]]:
-    """Yield each option with the words given for it, then the arguments by position."""
-    by_name = {name: option for option in options for name in option.names if not option.positional}
-    by_position = [option for option in options if option.positional]
-    remaining, loose, option = deque(arguments), deque[str](), None
-    while remaining:
-        word = remaining.popleft()
-        if not _is_name(word):
-            loose.append(word)
-            continue
-        written, equals, value = word.partition("=")
-        name = written.replace("_", "-")
-        option = by_name.get(name)
-        if option is None:
-            hint = did_you_mean(written, by_name, getattr(settings, "DECLINED", {}))
-            for each in by_position:
-                hint = f"; give {each.name} without a name." if name == f"--{each.key}" else hint
-            raise UsageError(f"There is no option {written}{hint} {prog} --help lists them.")
-        if not option.off_name:
-            yield option, [value] if equals else list(_following(remaining, option.kind.length or 1))
-        elif not equals:
-            yield option, [str(name == option.name)]
-        else:
-            raise UsageError(f"{written} takes no value; give {' or '.join(option.names)}.")
-    for each in by_position:
-        several = each.kind.length == 0
-        if loose or several:
-            yield each, [loose.popleft() for _ in range(len(loose) if several else 1)]
-    if loose:
-        advice = f"see {prog} --help"
-        if option and option.kind.length == 0:
-            advice = f"join the values of {option.name} by commas"
-        raise UsageError(f"The argument {loose[0]} is one too many; {advice}.")
+def read(owner: type[Settings], arguments: Sequence[str], prog: str, tree: Mapping[str, Any], source: str) -> Settings:
+    """Return the settings that arguments come to, with the values of a tree, such as a recipe, for what is not given.
+
+    Both are read by the same rules. Raises UsageError as `parse` does; what is wrong with the tree is told of `source`.
+    """
+    app = _app(owner, prog, _values(owner, tree, source), _check)
+    known = app.assemble_argument_collection()
+    try:
+        _, bound, _ = app.parse_args(_split_at_commas(arguments, known), print_error=False, exit_on_error=False)
+    except cyclopts.CycloptsError as error:
+        raise UsageError(_sentence(error, known, owner, prog)) from None
+    bound.apply_defaults()
+    return owner(**bound.arguments)
 
 
-def _following(remaining: deque[str], most: int) -> Iterator[str]:
-    """Take the next words, up to the name of an option; one with commas holds all values."""
-    for _ in range(most):
-        if not remaining or _is_name(remaining[0]):
-            return
-        word = remaining.popleft()
-        yield word
-        if "," in word:
-            return
+def _app(owner: type, prog: str, *config: Config) -> App:
+    app = App(
+        name=prog,
+        help=inspect.getdoc(owner),
+        help_format="markdown",
+        help_flags=(),
+        version_flags=(),
+        group_arguments=cyclopts.Group("arguments", sort_key=-2),
+        group_parameters=cyclopts.Group("options", sort_key=-1),
+        default_parameter=cyclopts.Parameter(allow_repeating=True, negative_iterable=(), show_default=shown),
+        config=config,
+    )
+    app.default(command_of(owner))
+    return app
 
 
-def _is_name(word: str) -> bool:
-    """Whether a word is meant for an option, and is no negative number or path."""
-    return re.match(r"--|-[a-zA-Z]", word) is not None
+def _split_at_commas(arguments: Sequence[str], known: ArgumentCollection) -> list[str]:
+    """Make a word of each value of a tuple of fixed length: `--x a,b` and `--x=a,b` → `--x a b`."""
+    words = []
+    for name, word in pairwise(["", *arguments]):
+        option = known.get(word.partition("=")[0] if word.startswith("--") else name, None)
+        words += word.split(",") if option and option.token_count()[0] > 1 else [word]
+    return words
+
+
+def _values(owner: type, tree: Mapping[str, Any], source: str) -> Config:
+    """Return a configuration of cyclopts: values for the options that are not given."""
+
+    def add(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        by_key = {argument.name[2:].replace("-", "_"): argument for argument in arguments if argument.show}
+        for key, value in flatten(tree):
+            argument = by_key.get(key)
+            if argument is None:
+                if value is None and any(known.startswith(f"{key}.") for known in by_key):  # `model:` may be empty
+                    continue
+                hint = did_you_mean(key, by_key, getattr(owner, "DECLINED", {}))
+                raise UsageError(f"There is no key {key} in {source}{hint}")
+            if isinstance(value, bool) and "off" in (argument.get_choices() or ()):  # YAML reads on and off as a bool
+                value = "on" if value else "off"
+            if isinstance(value, list) and argument.token_count()[0] < 2:
+                raise UsageError(f"In {source}: {key} takes one value, not the list {value}.")
+            if not argument.tokens:
+                for index, each in enumerate((value or [""]) if isinstance(value, list | tuple) else [value]):
+                    argument.append(cyclopts.Token(keyword=key, value=str(each), source=source, index=index))
+
+    return add
+
+
+def _check(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Read `None`; refuse what cyclopts would round (1.5 as an int), or take for another value (no path as `.`)."""
+    for argument in arguments:
+        kinds = {argument.hint, *get_args(argument.hint)}
+        for token in list(argument.tokens):
+            if argument.children:
+                raise UnknownOptionError(token=token, argument_collection=arguments)
+            if token.value == "None" and NoneType in kinds:
+                argument.append(token.evolve(implicit_value=None))
+            elif (int in kinds and not re.fullmatch(r"[+-]?\d+", token.value)) or (Path in kinds and not token.value):
+                raise CoercionError(token=token, argument=argument, target_type=argument.resolved_hint)
+    if missing := arguments.filter_by(missing=True):
+        raise MissingArgumentError(msg=" and ".join(argument.name for argument in missing))
+
+
+def _sentence(error: cyclopts.CycloptsError, known: ArgumentCollection, owner: type, prog: str) -> str:
+    names = [name for argument in known if argument.show for name in argument.names]
+    # A misspelt option may be why a value is missing or seems wrong.
+    words = [word for word in error.unused_tokens or () if re.match(r"--|-[a-zA-Z]", word)]
+    if isinstance(error, UnknownOptionError):
+        words.append(error.token.keyword or error.token.value)
+    written = [word.partition("=")[0] for word in words]
+    if unknown := next((word for word in written if word.replace("_", "-") not in names), None):
+        hint = did_you_mean(unknown, names, getattr(owner, "DECLINED", {}))
+        return f"There is no option {unknown}{hint} {prog} --help lists them."
+    match error:
+        case MissingArgumentError(msg=str(missing)):
+            return f"{prog} needs {missing}; see {prog} --help."
+        case MissingArgumentError(argument=Argument() as argument):
+            count = argument.token_count()[0]
+            return f"{error.keyword} needs {count} value{'s' * (count > 1)}, not {len(error.tokens_so_far)}."
+        case cyclopts.UnusedCliTokensError(unused_tokens=[extra, *_], root_input_tokens=[*given]):
+            before = known.get(given[given.index(extra) - 2], None)
+            several = before and before.token_count()[1]
+            advice = f"join the values of {before.name} by commas" if before and several else f"see {prog} --help"
+            return f"The argument {extra} is one too many; {advice}."
+        case CoercionError(token=None, argument=Argument() as argument):
+            source = argument.tokens[0].source
+            return f"{argument.name}" + (f" from {source}" if source != "cli" else "") + f": {error}"
+    return str(error)

@@ -33,7 +33,7 @@ def did_you_mean(word: str, names: Iterable[str], declined: Mapping[str, str] = 
 
 
 def _plain(name: str) -> str:
-    return name.lstrip("-")
+    return name.lstrip("-").lower()
 
 
 def _words(name: str) -> list[str]:

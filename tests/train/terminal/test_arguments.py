@@ -41,6 +41,13 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Optional:
+    path: Path | None = Path("a")
+    text: str | None = "a"
+    layers: Literal[2, 3] | None = 2
+
+
+@dataclass(frozen=True)
 class Several:
     files: tuple[Path, ...]
     by: str = field(kw_only=True)
@@ -65,10 +72,17 @@ def test_a_dataclass_gives_its_own_defaults_and_an_instance_its_values() -> None
 def test_bools_are_switched_and_the_last_of_two_counts() -> None:
     assert parse(Settings(quiet=True), ["--no-quiet"], "prog").quiet is False
     assert parse(Settings, ["--quiet", "--no-quiet", "--steps", "1", "--steps", "2"], "prog") == Settings(2)
+    rows = ["--rows", "theirs,ours", "--rows", "theirs"]
+    assert parse(Settings, rows, "prog").rows == ("theirs",)
+    assert parse(Settings, ["--inner.bounds", "1,2", "--inner.bounds", "3", "4"], "prog").inner.bounds == (3, 4)
 
 
 def test_none_is_a_value_where_it_may_be_one() -> None:
     assert parse(Settings(limit=7), ["--limit", "None"], "prog").limit is None
+    for word in ("None", "3"):
+        assert parse(Optional, ["--path", word, "--text", word, "--layers", word], "prog") == (
+            Optional(None, None, None) if word == "None" else Optional(Path(word), word, 3)
+        )
 
 
 def test_numbers_of_a_tuple_may_be_joined_by_commas_or_be_words() -> None:
@@ -99,24 +113,27 @@ def test_arguments_by_position_stand_anywhere_between_options() -> None:
         ("--inner x", "There is no option --inner; did you mean --inner.kind? prog --help lists them."),
         ("--steps x --xyzzy", "There is no option --xyzzy. prog --help lists them."),
         ("--quiet yes", "The argument yes is one too many; see prog --help."),
-        ("--quiet=yes", "--quiet takes no value; give --quiet or --no-quiet."),
+        ("--quiet=maybe", 'Invalid value for --quiet: unable to convert "maybe" into bool.'),
         ("--steps 3 4", "The argument 4 is one too many; see prog --help."),
-        ("--steps x", "--steps takes a whole number, not x."),
-        ("--steps=x", "--steps takes a whole number, not x."),
-        ("--steps 4 --steps 1.5", "--steps takes a whole number, not 1.5."),
-        ("--steps", "--steps takes a whole number, not nothing."),
-        ("--steps=", "--steps takes a whole number, not nothing."),
-        ("--steps --quiet", "--steps takes a whole number, not nothing."),
-        ("--limit x", "--limit takes a whole number or None, not x."),
-        ("--inner.share x", "--inner.share takes a number, not x."),
-        ("--inner.bounds 1", "--inner.bounds takes two numbers, not 1."),
-        ("--inner.bounds 1 x", "--inner.bounds takes two numbers, not 1 x."),
+        ("--steps x", 'Invalid value for --steps: unable to convert "x" into int.'),
+        ("--steps=x", 'Invalid value for --steps: unable to convert "x" into int.'),
+        ("--steps 4 --steps 1.5", 'Invalid value for --steps: unable to convert "1.5" into int.'),
+        ("--steps", "--steps needs 1 value, not 0."),
+        ("--steps=", 'Invalid value for --steps: unable to convert "" into int.'),
+        ("--steps --quiet", "--steps needs 1 value, not 0."),
+        ("--limit x", 'Invalid value for --limit: unable to convert "x" into int.'),
+        ("--inner.share x", 'Invalid value for --inner.share: unable to convert "x" into float.'),
+        ("--inner.bounds 1", "--inner.bounds needs 2 values, not 1."),
+        ("--inner.bounds 1 x", 'Invalid value for --inner.bounds: unable to convert "x" into float.'),
         ("--inner.bounds 1,2 3", "The argument 3 is one too many; see prog --help."),
-        ("--inner.bounds 1,2,3", "--inner.bounds takes two numbers, not 1 2 3."),
-        ("--inner.kind fanzy", "--inner.kind is one of plain, fancy, not fanzy."),
-        ("--rows ours,them", "--rows is one of ours, theirs, or several of them, not them."),
-        ("--rows --quiet", "--rows is one of ours, theirs, or several of them, not nothing."),
-        ("--rows=", "--rows is one of ours, theirs, or several of them, not nothing."),
+        ("--inner.bounds 1,2,3", "The argument 3 is one too many; see prog --help."),
+        (
+            "--inner.kind fanzy",
+            'Invalid value "fanzy" for --inner.kind. Choose from: "plain", "fancy". Did you mean "fancy"?',
+        ),
+        ("--rows ours,them", 'Invalid value "them" for --rows. Choose from: "ours", "theirs". Did you mean "theirs"?'),
+        ("--rows --quiet", "--rows needs 1 value, not 0."),
+        ("--rows=", 'Invalid value "" for --rows. Choose from: "ours", "theirs".'),
         ("--rows ours theirs", "The argument theirs is one too many; join the values of --rows by commas."),
         ("--inner.share 2", "inner.share is 2.0; give at most 1."),
     ],
@@ -134,8 +151,8 @@ def test_mistake_is_one_sentence(options: str, sentence: str) -> None:
         ("a", "prog needs OUT; see prog --help."),
         ("a b c", "The argument c is one too many; see prog --help."),
         ("a --qualty 3", "There is no option --qualty; did you mean --quality? prog --help lists them."),
-        ("a b --source c", "There is no option --source; give SOURCE without a name. prog --help lists them."),
-        ("a b --overwrite=", "--overwrite takes no value; give --overwrite or --no-overwrite."),
+        ("a b --source c", "There is no option --source; did you mean SOURCE? prog --help lists them."),
+        ("a b --overwrite=", 'Invalid value for --overwrite: unable to convert "" into bool.'),
         ("a b --inner.share 2", "inner.share is 2.0; give at most 1."),
     ],
 )
@@ -146,8 +163,8 @@ def test_mistake_in_a_command_with_arguments_by_position_is_one_sentence(argumen
 
 
 def test_path_is_not_empty() -> None:
-    for words in (["a", "--by=x", "--out="], ["a", "--by=x", "--out"]):
-        with pytest.raises(UsageError, match=r"^--out takes a path, not nothing\.$"):
+    for words in (["a", "--by=x", "--out="], ["a", "--by=x", "--out", ""], ["a", "--by=x", "--out"]):
+        with pytest.raises(UsageError, match="--out"):
             parse(Several, words, "prog")
 
 
@@ -164,4 +181,4 @@ def test_help_comes_before_every_complaint(words: str, capsys: pytest.CaptureFix
         parse(Command, words.split(), "prog")
     assert stop.value.code == 0
     said = capsys.readouterr()
-    assert said.out.startswith("usage: prog SOURCE OUT [options]\n") and said.err == ""
+    assert said.out.startswith("Usage: prog [OPTIONS] SOURCE OUT\n") and said.err == ""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from simsiam.train.terminal.help import print_help
+from simsiam.train.terminal.arguments import parse
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Settings:
     """Files."""
     section: Section = field(default_factory=Section)
     rows: tuple[str, ...] = ("a", "b")
-    """Rows, which are described at such length here that a single line would never do for it."""
+    """Rows."""
     dry: bool = False
     """Only say it."""
     must: int | None = field(kw_only=True)
@@ -37,51 +37,42 @@ class Bare:
     """Do it."""
 
 
-HELP = """\
-usage: simsiam do FILES... --must INT|None [options]
-
-What the command does.
-
-More of it.
-
-arguments
-  FILES...
-        Files. (required)
-
-options
-  --rows TEXT,...
-        Rows, which are described at such length here that a single line
-        would never do for it. (default: a,b)
-  --dry, --no-dry
-        Only say it. (default: False)
-  --must INT|None
-        Must be. (required)
-
-section options
-What a section is for.
-  --section.share FLOAT
-        A share with [brackets]. (default: 0.5)
-"""
+def said(settings: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the help's lines, without frames and with single spaces."""
+    monkeypatch.setenv("COLUMNS", "90")
+    with pytest.raises(SystemExit):
+        parse(settings, ["--help"], "simsiam do")
+    return [" ".join(line.strip("│╭╮╰╯─ ").split()) for line in capsys.readouterr().out.splitlines()]
 
 
 def test_help_says_what_each_option_takes_does_and_is_by_default(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "74")
-    print_help(Settings, "simsiam do")
-    assert capsys.readouterr().out == HELP
+    lines = [line for line in said(Settings, monkeypatch, capsys) if line]
+    assert lines == [
+        "Usage: simsiam do --must INT [OPTIONS] [ARGS...]",
+        "What the command does.",
+        "More of it.",
+        "arguments",
+        "FILES Files.",
+        "options",
+        "--rows STR... Rows. [default: a,b]",
+        "--dry --no-dry Only say it. [default: False]",
+        "* --must INT Must be. [required]",
+        "section options",
+        "What a section is for.",
+        "--section.share FLOAT A share with [brackets]. [default: 0.5]",
+    ]
 
 
-def test_defaults_of_an_instance_are_its_values_and_long_lines_are_wrapped(
+def test_defaults_of_an_instance_are_its_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
-    print_help(Settings((), Section(0.25), rows=(), must=3), "simsiam do")
-    said = capsys.readouterr().out
-    assert "(default: 0.25)" in said and "(default: none)" in said and "(default: 3)" in said
-    assert max(map(len, said.splitlines())) <= 100
+    text = "\n".join(said(Settings((), Section(0.25), rows=("c", "d"), must=3), monkeypatch, capsys))
+    assert "[default: 0.25]" in text and "[default: c,d]" in text and "[default: 3]" in text
 
 
-def test_a_command_without_options_offers_none(capsys: pytest.CaptureFixture[str]) -> None:
-    print_help(Bare, "simsiam bare")
-    assert capsys.readouterr().out == "usage: simsiam bare\n\nDo it.\n"
+def test_a_command_without_options_offers_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [line for line in said(Bare, monkeypatch, capsys) if line] == ["Usage: simsiam do", "Do it."]

@@ -1,11 +1,11 @@
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
+from cyclopts import App
 
-from simsiam.pipeline.errors import UsageError
-from simsiam.train.terminal.options import INLINE, build, options_of
+from simsiam.train.terminal.options import INLINE, command_of, field_docstrings
 
 
 @dataclass(frozen=True)
@@ -39,56 +39,37 @@ class Base:
 class Settings(Base):
     some_name: str = "x"
     inner: Inner = field(default_factory=Inner)
-    how: Quality = field(default=Quality(80), metadata=INLINE)
+    how: Quality = field(default=Quality(), metadata=INLINE)
     kind: Literal["a", "b"] = "b"
     """Again."""
 
 
+@dataclass(frozen=True)
+class Differs:
+    how: Quality = field(default=Quality(80), metadata=INLINE)
+
+
 def test_each_field_is_an_option() -> None:
-    options = {option.key: option for option in options_of(Settings)}
-    assert list(options) == ["source", "to", "kind", "some_name", "inner.loud", "inner.size", "quality"]
-    names = [option.name for option in options.values()]
-    assert names == ["SOURCE", "--to", "--kind", "--some-name", "--inner.loud", "--inner.size", "--quality"]
-    assert [option.positional for option in options.values()] == [True, *[False] * 6]
-    assert [option.off_name for option in options.values() if option.off_name] == ["--inner.no-loud"]
-    assert options["inner.loud"].names == ("--inner.loud", "--inner.no-loud")
-    assert [option.section for option in options.values()] == ["", "", "", "", "inner", "inner", ""]
+    app = App()
+    app.default(command_of(Settings))
+    arguments = [argument for argument in app.assemble_argument_collection() if argument.show]
+    assert {argument.name: argument.required for argument in arguments} == {
+        "SOURCE": True,
+        "--to": True,
+        "--kind": False,
+        "--some-name": False,
+        "--inner.loud": False,
+        "--inner.size": False,
+        "--quality": False,
+    }
+    assert [argument.name for argument in arguments if argument.index is not None] == ["SOURCE"]
 
 
 def test_help_is_the_docstring_of_the_nearest_class() -> None:
-    helps = {option.key: option.help for option in options_of(Settings)}
-    assert helps == {
-        "source": "From.",
-        "kind": "Again.",
-        "some_name": "",
-        "inner.loud": "How\nloud.",
-        "inner.size": "",
-        "quality": "Of JPEGs.",
-        "to": "",
-    }
+    helps = field_docstrings(Settings)
+    assert (helps["source"], helps["kind"], field_docstrings(Inner)["loud"]) == ("From.", "Again.", "How\nloud.")
 
 
-def test_defaults_are_those_of_the_class_or_of_the_instance() -> None:
-    defaults = {option.key: option.default for option in options_of(Settings)}
-    assert (defaults["source"], defaults["to"], defaults["quality"], defaults["kind"]) == (MISSING, MISSING, 80, "b")
-    instance = Settings(Path("a"), inner=Inner(size=(3, 4)), to=Path("b"))
-    defaults = {option.key: option.default for option in options_of(instance)}
-    assert (defaults["source"], defaults["to"], defaults["inner.size"]) == (Path("a"), Path("b"), (3, 4))
-
-
-def test_values_are_built_into_an_instance() -> None:
-    values = {"source": Path("a"), "to": Path("b"), "inner.size": (5, 6), "quality": 70}
-    built = Settings(Path("a"), inner=Inner(size=(5, 6)), how=Quality(70), to=Path("b"))
-    assert build(Settings, values) == built
-    assert build(built, {"kind": "a"}).inner == Inner(size=(5, 6))
-
-
-def test_words_are_read_and_refused_under_the_name_they_were_given_by() -> None:
-    options = {option.key: option for option in options_of(Settings)}
-    assert options["inner.size"].read(["1,2"]) == options["inner.size"].read(["1", "2"]) == (1, 2)
-    assert options["some_name"].read(["a,b"]) == "a,b"
-    for words, given in (([], "nothing"), (["1"], "1"), (["1", "x"], "1 x"), (["1,2,3"], "1 2 3")):
-        with pytest.raises(UsageError, match=f"^inner.size takes two whole numbers, not {given}\\.$"):
-            options["inner.size"].read(words, "inner.size")
-    with pytest.raises(UsageError, match=r"^--quality takes a whole number, not 1 2\."):
-        options["quality"].read(["1", "2"])
+def test_a_section_has_the_defaults_of_its_class() -> None:
+    with pytest.raises(AssertionError, match="how"):
+        command_of(Differs)
