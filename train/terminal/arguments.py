@@ -1,10 +1,11 @@
 """Arguments of a command → its settings, a dataclass; or one sentence on what is wrong.
 
 Weighed were tyro (the wording of its errors can be changed through a private module alone), jsonargparse (no `--no-…`,
-no dashes in names) and cyclopts, which reads every type here, hands out the parts of each mistake, and takes values
-for those not given, as of a recipe, as tokens that it reads as it reads words: so there is one set of rules for both.
+no dashes in names), a parser of our own (40 % more lines) and cyclopts. cyclopts reads every type here, hands out the
+parts of each mistake, and takes a recipe's values as tokens that it reads as it reads words: one set of rules for both.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -54,13 +55,19 @@ def read(owner: type[Settings], arguments: Sequence[str], prog: str, tree: Mappi
     Both are read by the same rules. Raises UsageError as `parse` does; what is wrong with the tree is told of `source`.
     """
     app = _app(owner, prog, _values(owner, tree, source), _check)
-    known = app.assemble_argument_collection()
+    known = _known(owner)
     try:
         _, bound, _ = app.parse_args(_split_at_commas(arguments, known), print_error=False, exit_on_error=False)
     except cyclopts.CycloptsError as error:
         raise UsageError(_sentence(error, known, owner, prog)) from None
     bound.apply_defaults()
     return owner(**bound.arguments)
+
+
+@functools.cache  # it takes as long as all else
+def _known(owner: type) -> ArgumentCollection:
+    """Return the options there are, for looking up; what is parsed has arguments of its own."""
+    return _app(owner, "").assemble_argument_collection()
 
 
 def _app(owner: type, prog: str, *config: Config) -> App:

@@ -25,7 +25,7 @@ def loss_factor(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def bench(out: Path, *options: str) -> int:
-    return run(["bench", "kernels", "--ops", "negative_cosine", "--seconds", "0", "--json", str(out), *options])
+    return run(["bench", "kernels", "--ops", "negative_cosine", "--seconds", "0.001", "--json", str(out), *options])
 
 
 @pytest.mark.usefixtures("loss_factor")
