@@ -92,7 +92,7 @@ def test_default_augmentation_is_the_papers() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_configuration_survives_a_file(name: str, tmp_path: Path) -> None:
     options = "--run-dir runs/ünï --data.path p --knn.train a --knn.test b --max-steps 7 --log.no-tensorboard"
-    numbers = "--optimizer.base-lr 0.1234567890123 --data.mean -0.1 1e-7 0.3333333333333333 --deterministic"
+    numbers = "--optimizer.base-lr 0.1234567890123 --data.mean 0.1 1e-7 0.3333333333333333 --deterministic"
     config = parse(recipe(name), [*options.split(), *numbers.split()], prog="test")
     assert load_config(written(tmp_path, yaml.safe_dump(to_tree(config)))) == config
 
