@@ -18,11 +18,13 @@ def check_cuda_graph(config: PretrainConfig, device: torch.device, world_size: i
     if not config.cuda_graph:
         return
     if device.type != "cuda":
-        raise UsageError("--cuda-graph needs a GPU; leave it out on a CPU.")
+        raise UsageError("A CUDA graph needs a GPU; do without it on a CPU.", argument="cuda_graph")
     if config.compile == "max-autotune":
-        raise UsageError("--cuda-graph and --compile max-autotune, which captures graphs itself, exclude each other.")
+        raise UsageError(
+            "cuda_graph and compile max-autotune, which captures graphs itself, exclude each other; choose one of them."
+        )
     if world_size > 1:
-        raise UsageError("--cuda-graph is for one process; leave it out under torchrun.")
+        raise UsageError("A CUDA graph is for one process; do without it under torchrun.", argument="cuda_graph")
 
 
 class GraphedStep:

@@ -121,7 +121,7 @@ def _machine(environment: dict[str, Any]) -> Iterator[Finding]:
     free = environment["shared_memory_bytes"]
     if free is not None:
         enough = free >= _ENOUGH_SHARED_MEMORY
-        advice = "" if enough else "start the container with --shm-size=8g, or train with --data.workers 0"
+        advice = "" if enough else "start the container with --shm-size=8g, or train with data.workers 0"
         yield Finding(
             "ok" if enough else "problem",
             f"/dev/shm: {free / 2**30:.1f} GiB free for loader processes",

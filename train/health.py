@@ -96,7 +96,7 @@ class Health:
             what = (
                 f"The output has collapsed: for {steps} steps the spread has been below {self._least_std:.2g}"
                 f" or the loss below {self._config.collapse_loss} (step {step}: spread {std:.2g}, loss {loss:.4f})."
-                " Begin anew, in another --run-dir, with a smaller --optimizer.base-lr, a larger batch or stronger"
+                " Start anew, in another run folder, with a smaller optimizer.base_lr, a larger batch or stronger"
                 " augmentation."
             )
             if self._config.on_collapse == "stop":

@@ -28,8 +28,9 @@ def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1
         peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
         fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, world_size)
         raise RunError(
-            f"The GPU's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which reached"
-            f" {peak / 2**30:.1f} GiB before it failed. {_ways_out(fits, model)}"
+            f"The GPU's {total / 2**30:.0f} GiB are too small for a batch of {batch_size}, which reached"
+            f" {peak / 2**30:.1f} GiB before it failed. {_advice(fits, model)}",
+            argument="batch_size" if fits else None,
         ) from None
     except (MemoryError, RuntimeError) as error:
         asked = _bytes_asked_for(error)
@@ -39,8 +40,9 @@ def explain_out_of_memory(model: nn.Module, batch_size: int, world_size: int = 1
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         fits = batch_that_fits(batch_size, peak, _weights_and_more(model), total, world_size)
         raise RunError(
-            f"This machine's {total / 2**30:.0f} GiB are too small for --batch-size {batch_size}, which asked for"
-            f" {peak / 2**30:.1f} GiB before it failed. {_ways_out(fits, model)}"
+            f"This machine's {total / 2**30:.0f} GiB are too small for a batch of {batch_size}, which asked for"
+            f" {peak / 2**30:.1f} GiB before it failed. {_advice(fits, model)}",
+            argument="batch_size" if fits else None,
         ) from None
 
 
@@ -77,17 +79,14 @@ def batch_that_fits(
     return None
 
 
-def _ways_out(fits: int | None, model: nn.Module) -> str:
+def _advice(fits: int | None, model: nn.Module) -> str:
+    text = "" if is_recomputed(model) else "With recompute it takes much less memory, and more time. "
     if fits is None:
-        text = "By an estimate from that no smaller batch would fit: give a smaller --data.size or --model.arch."
-    else:
-        text = (
-            f"An estimate from that: --batch-size {fits} would fit; the step was not over, so where it does not, take"
-            " half of it."
-        )
-    if is_recomputed(model):
-        return text
-    return f"{text} Or keep the batch and give --recompute, which takes more time and much less memory."
+        return f"{text}By an estimate from that, no smaller batch would fit: give smaller views or a smaller network."
+    return (
+        f"{text}By an estimate from that, a batch of {fits} would fit; the step was not complete, so if it does not,"
+        " halve it."
+    )
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -40,7 +40,9 @@ def open_device(name: DeviceName) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch sees no GPU"
-        raise UsageError(f"--device cuda was asked for, but {why}; use --device cpu, or run simsiam doctor.")
+        raise UsageError(
+            f"The device cuda was asked for, but {why}; use cpu, or run simsiam doctor.", argument="device"
+        )
     return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
 
 
@@ -54,7 +56,7 @@ def choose_arithmetic(device: torch.device, name: PrecisionName) -> Arithmetic:
         if device.type == "cuda":
             name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if name == "tf32" and device.type != "cuda":
-        raise UsageError("--precision tf32 is a GPU's arithmetic; on a CPU use fp32 or bf16.")
+        raise UsageError("The precision tf32 is a GPU's; on a CPU use fp32 or bf16.", argument="precision")
     # Convolutions alone take tf32: the resident backend crops by matrix products, which must not depend on it.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import ImageError, RunError, UsageError
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import PretrainConfig
 from simsiam.train.evaluation.batch_norm_calibration import has_seen_no_batch, with_statistics
@@ -56,12 +56,16 @@ class KnnMonitor:
         the images; see `with_statistics`. A sheet that can't be written is no reason to lose a run: it is a warning,
         and None.
         """
-        if has_seen_no_batch(encoder):
-            encoder = with_statistics(encoder, self._sources[0], self._transform, self._arithmetic)
-        train, test = (
-            extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
-            for source in self._sources
-        )
+        try:
+            if has_seen_no_batch(encoder):
+                encoder = with_statistics(encoder, self._sources[0], self._transform, self._arithmetic)
+            train, test = (
+                extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
+                for source in self._sources
+            )
+        except ImageError as error:
+            # No ImageError: what the run does with a broken image of its own does not apply here.
+            raise RunError(f"The kNN monitor needs an image that can't be decoded: {error}; take it out.") from None
         accuracy = knn_accuracy(train, test, self._k, self._temperature)
         try:
             return accuracy, write_neighbour_sheet(self._sources, (train, test), self._transform, sheet)

@@ -99,7 +99,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if state.get("format") != FORMAT:
         raise UsageError(
             f"The checkpoint {path} has format {state.get('format')}, and this version of simsiam reads {FORMAT}:"
-            " use the version that wrote it, or give another --run-dir to start anew."
+            " use the version that wrote it, or train again in another run folder."
         )
     return state
 
@@ -116,7 +116,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         except DamagedCheckpoint as error:
             warnings.warn(f"{error} Going back to the one before.", stacklevel=2)
     if checkpoints:
-        raise UsageError(f"No checkpoint in {folder} is whole; give another --run-dir to start anew.")
+        raise UsageError(f"No checkpoint in {folder} is whole; train again in another run folder.")
     return None
 
 

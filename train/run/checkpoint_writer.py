@@ -34,7 +34,7 @@ class CheckpointWriter:
         """Wait until the last one is on the disk. Raises RunError when it could not be written."""
         self.close()
         if self._failure:
-            raise RunError(f"{self._failure}. Make room, then go on from the one before with --resume auto.")
+            raise RunError(f"{self._failure}. Make room, then resume from the one before.", argument="resume=auto")
 
     def close(self) -> None:
         """Wait for the one under way, whatever becomes of it."""

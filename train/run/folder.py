@@ -75,7 +75,7 @@ def open_run_folder(
             left = set_aside(path / "checkpoints", after_step=state["step"]) if state else None
         except OSError as error:
             raise UsageError(
-                f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir."
+                f"The run folder {path} can't be written: {error.strerror}. Give another one.", argument="run_dir"
             ) from None
         if left:
             warnings.warn(f"The checkpoints of later steps are now in {left}; delete them when you like.", stacklevel=3)
@@ -111,10 +111,14 @@ def _refuse_place(path: Path, config: PretrainConfig) -> None:
     """Refuse a folder that holds what no run wrote, or whose pictures would be found among the images next time."""
     for images in (config.data.path, config.knn.train, config.knn.test):
         if images is not None and images.is_dir() and path.resolve().is_relative_to(images.resolve()):
-            raise UsageError(f"The run folder {path} lies in {images}, among the images; give another --run-dir.")
+            raise UsageError(
+                f"The run folder {path} is in {images}, among the images; give another one.", argument="run_dir"
+            )
     of_a_run = any((path / name).exists() for name in (_LOCK, "config.yaml", "metrics.jsonl", "checkpoints"))
     if path.is_dir() and not of_a_run and any(path.iterdir()):
-        raise UsageError(f"The folder {path} is not empty, and what it holds is no run; give another --run-dir.")
+        raise UsageError(
+            f"The folder {path} is not empty, and what it holds is no run; give another one.", argument="run_dir"
+        )
 
 
 def _lock(path: Path) -> TextIO:
@@ -126,7 +130,7 @@ def _lock(path: Path) -> TextIO:
     except (BlockingIOError, PermissionError):  # POSIX allows either
         file.close()
         raise UsageError(
-            f"Another process is training in {path}: wait for it to end, or give another --run-dir."
+            f"Another process is training in {path}: wait for it to end, or give another folder.", argument="run_dir"
         ) from None
     except OSError as error:
         warnings.warn(
@@ -148,20 +152,23 @@ def _find_state(
     elif config.resume == "never":
         if path_in_use:
             raise UsageError(
-                f"The run folder {path} is already in use: give --resume auto to go on, or another --run-dir."
+                f"The run folder {path} is already in use: resume its run, or give another folder.",
+                argument="resume=auto",
             )
     else:
         resumed_from, state = open_checkpoint(Path(config.resume).expanduser())
         if path_in_use and path.resolve() not in resumed_from.resolve().parents:
             raise UsageError(
-                f"The run folder {path} is already in use by another run than {resumed_from}; give another --run-dir."
+                f"The run folder {path} is already in use by another run than {resumed_from}; give another folder.",
+                argument="run_dir",
             )
     if state is not None:
         differences = identity_differences(state["config"], to_tree(config))
         if differences:
             raise UsageError(
                 f"The run in {path} was started with other settings ({'; '.join(differences)}):"
-                " give the same ones to go on, or another --run-dir to start anew."
+                " give the same ones to resume it, or another folder to start anew.",
+                argument="run_dir",
             )
         _refuse_other_images(state["images"], images, config, path)
     return state, resumed_from
@@ -175,5 +182,6 @@ def _refuse_other_images(was: dict[str, Any], now: dict[str, Any], config: Pretr
         difference = f"{config.data.path} has as many, but with other names, classes or sizes"
     raise UsageError(
         f"The run in {path} was started on {was['count']:,} images, and {difference}:"
-        " give the same images to go on, or another --run-dir to start anew."
+        " give the same images to resume it, or another folder to start anew.",
+        argument="run_dir",
     )

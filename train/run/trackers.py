@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.atomic_write import write_text_atomically
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.interruption import Interrupted
 
@@ -37,7 +37,7 @@ def check_trackers(config: PretrainConfig) -> None:
         return
     found = find_spec("wandb")
     if found is None or found.origin is None:  # without an origin it is but a folder `wandb`, as wandb itself leaves
-        raise UsageError("--log.wandb needs the package wandb, which isn't installed: pip install wandb.")
+        raise MissingError("log.wandb needs the package wandb, which isn't installed: pip install wandb.")
 
 
 def open_trackers(config: PretrainConfig, run_dir: Path, after_step: int) -> list[Tracker]:
@@ -63,8 +63,8 @@ class TensorBoard:
             self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
         except OSError as error:
             raise UsageError(
-                f"TensorBoard can't write to {run_dir / 'tensorboard'}: {error.strerror}. Make room for it, or give"
-                " --log.no-tensorboard."
+                f"TensorBoard can't write to {run_dir / 'tensorboard'}: {error.strerror}. Make room for it, or switch"
+                " log.tensorboard off."
             ) from None
 
     def show(self, record: dict[str, Any]) -> None:
@@ -107,7 +107,8 @@ class WeightsAndBiases:
         except wandb.Error as error:
             raise UsageError(
                 f"Weights & Biases can't be used: {str(error).rstrip('.')}. Where `wandb login` can't help, keep the"
-                " records here with WANDB_MODE=offline, or leave --log.wandb out."
+                " records here with WANDB_MODE=offline, or train without it.",
+                argument="log.wandb",
             ) from error
         # The steps of a resumed run begin before those it was killed at, which wandb's own count would refuse.
         self._run.define_metric("*", step_metric="step")

@@ -1,10 +1,12 @@
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from simsiam.model.resnet import resnet
+from simsiam.pipeline.errors import ImageError, RunError
 from simsiam.train.config import KnnConfig, PretrainConfig
 from simsiam.train.evaluation import knn_monitor as module
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
@@ -71,3 +73,13 @@ def test_sheet_that_cannot_be_written_is_a_warning_and_the_accuracy_stays(tiny_i
     with pytest.warns(UserWarning, match="nearest neighbours could not be drawn to .*sheet.png"):
         assert measure(encoder, tmp_path / "plots" / "sheet.png") == (1.0, None)
     assert measure(encoder, tmp_path / "sheet.png") == (1.0, tmp_path / "sheet.png")
+
+
+def test_an_image_that_breaks_is_named_and_told_apart_from_those_of_the_run(tiny_images: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_images / "test", tmp_path / "test")
+    measure = monitor(tiny_images / "train", tmp_path / "test").measure
+    broken = next((tmp_path / "test" / "fine").iterdir())
+    broken.write_bytes(b"no image")
+    with pytest.raises(RunError, match=f"kNN monitor .*{broken.name}") as caught:
+        measure(resnet("resnet18", "cifar"), tmp_path / "sheet.png")
+    assert not isinstance(caught.value, ImageError)

@@ -108,7 +108,7 @@ def test_changed_byte_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:The checkpoint")
 def test_folder_of_nothing_but_damaged_ones_is_refused(tmp_path: Path) -> None:
     save_checkpoint(state(1), tmp_path, 1, keep=2).write_bytes(b"")
-    with pytest.raises(UsageError, match="is whole; give another --run-dir to start anew"):
+    with pytest.raises(UsageError, match="is whole; train again in another run folder"):
         newest_checkpoint(tmp_path)
 
 
