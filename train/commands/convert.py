@@ -59,7 +59,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
         conversion = convert(
             images,
             options.out,
-            **vars(options.how),
+            options.how,
             workers=options.workers,
             overwrite=options.overwrite,
             progress=progress,
