@@ -74,7 +74,10 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
             "notes.txt is cut short, or it is none. Give a run folder",
         ),
         ("evaluate knn {wrong}/empty --train {images}/train --test {images}/test", "There is no checkpoint in"),
-        ("evaluate knn {run} --train {images}/train/fine --test {images}/test", "kNN needs labelled images"),
+        (
+            "evaluate knn {run} --train {images}/train/fine --test {images}/test",
+            "has a label: put each class into a folder",
+        ),
         ("evaluate knn {run} --train {wrong}/nowhere --test {images}/test", "There is no folder or file"),
         ("plot", "Name at least one run folder"),
         ("plot {run} --out {wrong}/curves.pdf", "give a name that ends in .png"),

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from simsiam.pipeline.errors import ImageError, RunError, UsageError
-from simsiam.pipeline.sources.open_source import open_source
-from simsiam.train.config import PretrainConfig
+from simsiam.pipeline.errors import ImageError, RunError
+from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.evaluation.batch_norm_calibration import has_seen_no_batch, with_statistics
-from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
 from simsiam.train.evaluation.features import extract_features
+from simsiam.train.evaluation.frozen import open_labelled_pair, transform_of_run
 from simsiam.train.evaluation.knn import knn_accuracy
 from simsiam.train.evaluation.neighbour_sheet import write_neighbour_sheet
 from simsiam.train.precision import Arithmetic
@@ -24,18 +23,12 @@ class KnnMonitor:
     """
 
     def __init__(self, config: PretrainConfig, arithmetic: Arithmetic, workers: int) -> None:
-        knn, data = config.knn, config.data
+        knn = config.knn
         self.wanted = knn.train is not None
         if knn.train is None or knn.test is None:
             return
-        self._sources = open_source(knn.train), open_source(knn.test)
-        for path, source in zip((knn.train, knn.test), self._sources, strict=True):
-            if source.labels.min() < 0:
-                raise UsageError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
-        if list(self._sources[0].classes) != list(self._sources[1].classes):
-            raise UsageError(f"The classes of {knn.train} and {knn.test} differ; give folders of the same classes.")
-        short_side = knn.short_side or default_short_side(data.size)
-        self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
+        self._sources = open_labelled_pair(knn.train, knn.test)
+        self._transform = transform_of_run(to_tree(config))
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
 
@@ -43,8 +36,8 @@ class KnnMonitor:
         """Return what will be measured, in words."""
         train, test = self._sources
         broken = len(train.broken) + len(test.broken)
-        left_out = f", {broken:,} broken {'one' if broken == 1 else 'ones'} left out" if broken else ""
-        return f"{min(self._k, len(train)):,} of {len(train):,} images vote on each of {len(test):,}{left_out}"
+        skipped = f", broken and skipped: {broken:,}" if broken else ""
+        return f"{min(self._k, len(train)):,} of {len(train):,} images vote on each of {len(test):,}{skipped}"
 
     def measure(
         self, encoder: torch.nn.Module, sheet: Path, progress: Callable[[int, int], None] | None = None
