@@ -1,4 +1,4 @@
-"""Environment: the machine and the software versions that a result is quoted with."""
+"""Environment: hardware and software versions, to report with a result."""
 
 import importlib.metadata
 import platform
@@ -40,7 +40,7 @@ def cpu_name() -> str:
 
 
 def shared_memory_bytes() -> int | None:
-    """Return the free bytes of /dev/shm, through which loader processes pass their batches; None without it."""
+    """Return the free bytes of /dev/shm, through which loader processes pass batches; None if it doesn't exist."""
     return shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None
 
 

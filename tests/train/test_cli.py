@@ -71,7 +71,7 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("evaluate knn {wrong}/theirs.pth --train {images}/train --test {images}/test", "no checkpoint of simsiam"),
         (
             "evaluate knn {wrong}/notes.txt --train {images}/train --test {images}/test",
-            "notes.txt is cut short, or it is none. Give a run folder",
+            "notes.txt is truncated, or is no checkpoint. Give a run folder",
         ),
         ("evaluate knn {wrong}/empty --train {images}/train --test {images}/test", "There is no checkpoint in"),
         (

@@ -1,4 +1,4 @@
-"""Features with labels → accuracy of a weighted k-nearest-neighbour classifier."""
+"""kNN evaluation: accuracy of a weighted k-nearest-neighbour classifier on the features of a frozen encoder."""
 
 import warnings
 from collections.abc import Callable
@@ -16,11 +16,12 @@ _CHUNK = 1024  # rows of the similarity matrix that are held at once
 
 
 def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: float = 0.1) -> float:
-    """Return the share of `test`, 0 … 1, whose class is found among its neighbours in `train`.
+    """Return the share of `test`, 0 … 1, that its neighbours in `train` classify correctly.
 
-    Cosine similarity s, the k nearest vote with weight exp(s / temperature), the class with most votes wins (Wu et al.
-    2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). k is cut to the
-    number of training images. Raises UsageError when either set is unlabelled.
+    The k nearest by cosine similarity s vote with weight exp(s / temperature), and the class with most votes wins (Wu
+    et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). If there are
+    fewer than k training images, all vote. Raises UsageError when either set is unlabelled, or a setting isn't positive
+    and finite.
     """
     _check_votes(k, temperature)
     check_labels("train", train.labels)
@@ -59,7 +60,7 @@ def evaluate_checkpoint(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Measure a checkpoint's encoder; all settings are by default the run's, so that its own figure comes out again."""
+    """Measure a checkpoint's encoder; all settings are by default the run's, which reproduces its own accuracy."""
     # Checked before the features, which can take hours.
     _check_votes(1 if k is None else k, 1.0 if temperature is None else temperature)
     frozen = open_frozen(checkpoint, size=size, short_side=short_side, device=device)

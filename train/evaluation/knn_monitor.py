@@ -1,4 +1,4 @@
-"""A run's configuration → the kNN accuracy of its encoder, and whom it takes for neighbours, whenever the loop asks."""
+"""kNN monitor: accuracy of the encoder during a run, and a sheet of nearest neighbours."""
 
 import warnings
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from simsiam.train.precision import Arithmetic
 
 
 class KnnMonitor:
-    """Opens its images at once, so that a wrong path is told before the run starts.
+    """Opens its images when constructed, so that a wrong path is an error before the run starts.
 
-    `wanted` is False where the configuration names no images to measure on.
+    `wanted` is False if the configuration names no images to measure on.
     """
 
     def __init__(self, config: PretrainConfig, arithmetic: Arithmetic, workers: int) -> None:
@@ -33,7 +33,7 @@ class KnnMonitor:
         self._arithmetic, self._workers = arithmetic, workers
 
     def describe(self) -> str:
-        """Return what will be measured, in words."""
+        """Return a phrase that says what will be measured."""
         train, test = self._sources
         broken = len(train.broken) + len(test.broken)
         skipped = f", broken and skipped: {broken:,}" if broken else ""
@@ -44,10 +44,10 @@ class KnnMonitor:
     ) -> tuple[float, Path | None]:
         """Return the accuracy, 0 … 1, of `encoder` as it is now, and `sheet`, a PNG of some neighbours.
 
-        The encoder is left as it was, also where `progress`, called with the images done of each set, raises; accuracy
-        and sheet come from the same features. Before its first step an encoder is measured with batch statistics of
-        the images; see `with_statistics`. A sheet that can't be written is no reason to lose a run: it is a warning,
-        and None.
+        The encoder's state is restored, even if `progress` (called with the images done of each set) raises. Accuracy
+        and sheet come from the same features. An encoder without a training step is measured with batch statistics of
+        the images; see `with_statistics`. A sheet that can't be written is a warning, and None. Raises RunError naming
+        an image that can't be decoded.
         """
         try:
             if has_seen_no_batch(encoder):

@@ -1,4 +1,4 @@
-"""Configuration → the folder a run lives in, held by this process alone: new, or one to go on from."""
+"""Run folder: creates or reopens the folder of a run, locks it, and finds the checkpoint to resume from."""
 
 import dataclasses
 import fcntl
@@ -26,7 +26,7 @@ class RunFolder(NamedTuple):
 
     path: Path
     state: dict[str, Any] | None
-    """The checkpoint to go on from, or None for a new run."""
+    """The checkpoint to resume from; None for a new run."""
     resumed_from: Path | None
     images: dict[str, Any]
     """The images of the run; see `describe_images`."""
@@ -38,7 +38,7 @@ class RunFolder(NamedTuple):
 
 
 def describe_images(source: Source) -> dict[str, Any]:
-    """Return number and fingerprint of the images: what a checkpoint remembers of them."""
+    """Return the number and the hash of the images, which a checkpoint stores."""
     return {"count": len(source), "fingerprint": hash_images(source)}
 
 
@@ -46,18 +46,18 @@ def describe_images(source: Source) -> dict[str, Any]:
 def open_run_folder(
     config: PretrainConfig, default: Path, images: dict[str, Any], job: str | None = None
 ) -> Iterator[RunFolder]:
-    """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
+    """Create or reopen the run folder, lock it, and write `config.yaml` and `environment.json` into it.
 
-    `images` are those to train on, from `describe_images`. A folder that the same `job` has opened before is gone on
-    with, whatever `config.resume` says, since torchrun has started the job again; unless `stop_job` was called. Where
-    the run goes on from another checkpoint than the newest, those of later steps are set aside, with a warning.
+    `images` describes the training images, see `describe_images`. If torchrun restarts the same `job`, the run resumes
+    whatever `config.resume` says, unless `stop_job` was called. If the run resumes from another checkpoint than the
+    newest, later ones are set aside, with a warning.
 
-    Raises UsageError when another process trains in it, when it holds another run or something else, lies among the
-    images, or when the checkpoint was made with other settings or images; then nothing is written.
+    Raises UsageError, and writes nothing, when another process trains in the folder, when it holds another run or other
+    files, when it is among the images, or when the checkpoint has other settings or images.
     """
     path = config.run_dir or default
-    _refuse_place(path, config)
-    # Held before the checkpoints are looked at, or the other process might write one more.
+    _refuse_foreign_folder(path, config)
+    # Locked before the checkpoints are listed, or another process might write one more.
     lock = _lock(path) if (path / _LOCK).exists() else None
     try:
         state, resumed_from = _find_state(config, path, images, started_again=_was_opened_by(job, path))
@@ -65,7 +65,7 @@ def open_run_folder(
             path.mkdir(parents=True, exist_ok=True)
             lock = lock or _lock(path)
             for folder in (path, path / "plots", path / "checkpoints"):
-                for half_written in folder.glob("*.part"):  # by a process that was killed
+                for half_written in folder.glob("*.part"):  # of a process that was killed
                     half_written.unlink()
             repeatable = dataclasses.replace(config, run_dir=None, resume="never")
             write_text_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
@@ -93,7 +93,7 @@ _STOPPED = " stopped"
 
 
 def stop_job(folder: RunFolder) -> None:
-    """Note that the job that has the folder open is to end, so that torchrun does not start it again and again."""
+    """Mark the job as stopped, so that its restarts by torchrun don't resume the run."""
     if (folder.path / _JOB).is_file():
         write_text_atomically(folder.path / _JOB, (folder.path / _JOB).read_text() + _STOPPED)
 
@@ -103,12 +103,12 @@ def _was_opened_by(job: str | None, path: Path) -> bool:
         return False
     opened_by = (path / _JOB).read_text()
     if opened_by == job + _STOPPED:
-        raise UsageError(f"The run in {path} was stopped by its health, so it is not gone on with.")
+        raise UsageError(f"The run in {path} was stopped by its health checks, so it is not resumed.")
     return opened_by == job
 
 
-def _refuse_place(path: Path, config: PretrainConfig) -> None:
-    """Refuse a folder that holds what no run wrote, or whose pictures would be found among the images next time."""
+def _refuse_foreign_folder(path: Path, config: PretrainConfig) -> None:
+    """Refuse a folder with files that no run wrote, or inside the images, where its pictures would become images."""
     for images in (config.data.path, config.knn.train, config.knn.test):
         if images is not None and images.is_dir() and path.resolve().is_relative_to(images.resolve()):
             raise UsageError(
@@ -122,10 +122,10 @@ def _refuse_place(path: Path, config: PretrainConfig) -> None:
 
 
 def _lock(path: Path) -> TextIO:
-    """Keep other processes out of a run folder until the file is closed, or this process ends, however it ends."""
+    """Lock a run folder until the file is closed or this process ends, however it ends."""
     file = (path / _LOCK).open("a")
     try:
-        # Of the two kinds of lock the one that forked loader processes don't inherit, and that works across NFS.
+        # lockf, not flock: forked loader processes don't inherit it, and it works on NFS.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # POSIX allows either
         file.close()
@@ -142,11 +142,11 @@ def _lock(path: Path) -> TextIO:
 def _find_state(
     config: PretrainConfig, path: Path, images: dict[str, Any], started_again: bool
 ) -> tuple[dict[str, Any] | None, Path | None]:
-    """Return the checkpoint to go on from, and where it lies."""
+    """Return the checkpoint to resume from, and its path."""
     checkpoints = list_checkpoints(path / "checkpoints")
     path_in_use = bool(checkpoints or read_metrics(path)) and not started_again
     state, resumed_from = None, None
-    # A run that was begun from a checkpoint elsewhere begins from that one again until it has one of its own.
+    # A run started from a checkpoint elsewhere restarts from that one until it has its own.
     if config.resume == "auto" or (started_again and (checkpoints or config.resume == "never")):
         resumed_from, state = newest_checkpoint(path / "checkpoints") or (None, None)
     elif config.resume == "never":

@@ -1,4 +1,4 @@
-"""Advice added to errors of the library: what the user of a command can do about them, by the command's options."""
+"""Advice for errors of the library, in the options of a command."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
