@@ -5,6 +5,7 @@ crops, and a run resumed in mid-epoch sees what the uninterrupted run would have
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -85,9 +86,9 @@ class Augmentation:
             raise UsageError(f"augmentation.hue is {self.hue}; give a number from 0 to 0.5 turns.")
         for name in ("crop_scale", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
+            if not 0 < low <= high < math.inf:
                 raise UsageError(
-                    f"augmentation.{name} is {low}, {high}; give two positive numbers, the smaller one first."
+                    f"augmentation.{name} is {low}, {high}; give two positive, finite numbers, the smaller one first."
                 )
         if self.crop_scale[1] > 1:
             raise UsageError(f"augmentation.crop_scale is {self.crop_scale}; a crop is at most the whole image, 1.")

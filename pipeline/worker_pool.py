@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
 
-from simsiam.pipeline.errors import RunError
+from simsiam.pipeline.errors import DeadWorkerError
 
 Result = TypeVar("Result")
 
@@ -66,8 +66,8 @@ def ordered_map(
     Large bytes are copied once instead of five times if a result contains them as `pickle.PickleBuffer`: they arrive
     as a memoryview that is valid until `batch` more results have been requested.
 
-    Raises RunError when a worker dies and TaskError when `function` raises; the message contains the `name` of the
-    task in work.
+    Raises DeadWorkerError when a worker dies and TaskError when `function` raises; the message contains the `name` of
+    the task in work.
     """
     context = multiprocessing.get_context("fork")
     running: list[_Worker] = []
@@ -132,13 +132,13 @@ def _receive(worker: _Worker, name: Callable[[int], str]) -> list[Any]:
     return results
 
 
-def _death(worker: _Worker, name: Callable[[int], str]) -> RunError:
+def _death(worker: _Worker, name: Callable[[int], str]) -> DeadWorkerError:
     worker.process.join(timeout=5)
     code = worker.process.exitcode
     how = f"of signal {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
     task = _task_in_work(worker.shared)
     image = name(task) if any(task in batch.tasks for batch in worker.batches) else "nothing"
-    return RunError(
+    return DeadWorkerError(
         f"A worker process (pid {worker.process.pid}) died {how}, working on: {image}."
         " If it was killed for memory, use fewer workers."
     )

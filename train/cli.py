@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from simsiam.pipeline.errors import RunError, UsageError
+from simsiam.pipeline.errors import ForeignFileError, ReportedError, RunError, UsageError
 from simsiam.train.interruption import Interrupted, Terminated, end_at_second_signal, terminate
 from simsiam.train.launcher import speaks_for_its_machine
 from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE
@@ -110,9 +110,11 @@ def _told(error: Exception) -> tuple[str, int] | None:
 
 
 def _with_notes(message: str, error: BaseException) -> str:
-    """Return the message, the notes added to the error, and the option that would help, if one would."""
+    """Return the message, the notes added to the error, and the command or the option that would help, if one would."""
     notes = list(getattr(error, "__notes__", []))
-    if isinstance(error, UsageError) and error.argument:
+    if isinstance(error, ForeignFileError):
+        notes.append("simsiam convert SOURCE OUT.beton converts them.")
+    if isinstance(error, ReportedError) and error.argument:
         notes.append(f"the option is --{error.argument.replace('_', '-')}.")
     return "; ".join([message.removesuffix("."), *notes]) if notes else message
 

@@ -1,4 +1,4 @@
-"""A training step → the same step as one CUDA graph, launched at once instead of kernel by kernel."""
+"""CUDA graph of a training step: the whole step is launched at once instead of kernel by kernel."""
 
 from collections.abc import Callable
 
@@ -14,25 +14,27 @@ _EAGER_STEPS = 3  # PyTorch's documentation asks for a few before a capture, 11 
 
 
 def check_cuda_graph(config: PretrainConfig, device: torch.device, world_size: int) -> None:
-    """Raise UsageError where `cuda_graph` is asked for and can't be had."""
+    """Raise UsageError if `cuda_graph` is set, but the device, the compiler mode or several processes rule it out."""
     if not config.cuda_graph:
         return
     if device.type != "cuda":
-        raise UsageError("--cuda-graph needs a GPU; leave it out on a CPU.")
+        raise UsageError("A CUDA graph needs a GPU; do without it on a CPU.", argument="cuda_graph")
     if config.compile == "max-autotune":
-        raise UsageError("--cuda-graph and --compile max-autotune, which captures graphs itself, exclude each other.")
+        raise UsageError(
+            "cuda_graph and compile max-autotune, which captures graphs itself, exclude each other; choose one of them."
+        )
     if world_size > 1:
-        raise UsageError("--cuda-graph is for one process; leave it out under torchrun.")
+        raise UsageError("A CUDA graph is for one process; do without it under torchrun.", argument="cuda_graph")
 
 
 class GraphedStep:
     """Captures a step with its forward pass, backward pass and update, and replays it on each batch.
 
-    The first steps of a run are taken as they are, on the stream of the capture: they load and tune what a capture may
-    not. Since they are steps of the training, and a capture computes nothing, there are no weights, momenta, running
-    statistics or generators to be put back. Learning rates, which would be constants of the graph, are tensors on the
-    device while it is captured, and written to when they change, once an epoch. All the rest that a step reads or
-    writes must keep its place in memory; a step may not wait for the device.
+    The first steps of a run are taken eagerly, on the stream of the capture, to load and tune the kernels, which a
+    capture may not do. They are steps of the training, and a capture computes nothing, so no weights, momenta, running
+    statistics or generators need to be restored. Learning rates would be constants of the graph; while it is captured
+    they are tensors on the device, which each replay overwrites. Everything else that a step reads or writes must keep
+    its address; a step must not wait for the device.
 
     After https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. Off by default until it has been measured.
     """
@@ -53,12 +55,12 @@ class GraphedStep:
         if self._crops is None:
             self._crops = _copied(crops)
         else:
-            for place, values in zip(_tensors(self._crops), _tensors(crops), strict=True):
-                place.copy_(values, non_blocking=True)
+            for static, values in zip(_tensors(self._crops), _tensors(crops), strict=True):
+                static.copy_(values, non_blocking=True)
         if self._graph is None:
             self._graph = self._capture(self._crops)
-        for place, group in zip(self._rates, self._optimizer.param_groups, strict=True):
-            place.fill_(group["lr"])
+        for rate, group in zip(self._rates, self._optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
         self._graph.replay()
         return self._output
 
@@ -73,9 +75,9 @@ class GraphedStep:
         graph, groups = torch.cuda.CUDAGraph(), self._optimizer.param_groups
         rates = [group["lr"] for group in groups]
         self._rates = [torch.tensor(rate, device=crops.pixels.device) for rate in rates]
-        for group, place in zip(groups, self._rates, strict=True):
-            group["lr"] = place
-        # Only this thread's mistakes count: a loader's may allocate and copy meanwhile.
+        for group, tensor in zip(groups, self._rates, strict=True):
+            group["lr"] = tensor
+        # Only this thread is checked for forbidden calls: a loader's threads may allocate and copy meanwhile.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._output = self._step(crops)
         for group, rate in zip(groups, rates, strict=True):

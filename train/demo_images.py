@@ -1,8 +1,8 @@
 """Demo images: a small labelled set of JPEGs, ten kinds of textured shapes drawn from a seed.
 
-The class is a shape and its texture. Everything else is nuisance, drawn afresh for each image: both colours of the
-texture, the background, position, scale and rotation, the light and its gradient, clutter of plain shapes, noise. So
-neighbours in raw pixels share their colours, not their class, and an encoder has to learn to ignore them.
+The class is a shape and its texture. Everything else is drawn at random for each image: both colours of the texture,
+the background, position, scale and rotation, the light and its gradient, clutter of plain shapes, noise. Neighbours in
+raw pixels share their colours, not their class, so an encoder must learn to ignore colours.
 """
 
 import math
@@ -56,7 +56,7 @@ CLASSES: tuple[str, ...] = tuple(f"{texture}-{shape}" for texture, shape in zip(
 """The ten classes: one texture on one shape each."""
 
 _SUPERSAMPLING = 2
-_LEAST_CONTRAST = 0.35  # mean difference of the two colours; below it a texture can hardly be seen
+_LEAST_CONTRAST = 0.35  # mean difference of the two colours; below it a texture is hardly visible
 
 
 def draw_demo_image(label: int, rng: np.random.Generator, size: int = 64) -> npt.NDArray[np.uint8]:
@@ -65,7 +65,7 @@ def draw_demo_image(label: int, rng: np.random.Generator, size: int = 64) -> npt
     y, x = np.mgrid[0:side, 0:side] / side * 2 - 1
     canvas = _gradient(x, y, _color(rng), _color(rng), rng)
     # Mostly larger than the picture, so that most crops show some of it.
-    u, v = _place(x, y, rng, radius=rng.uniform(1.3, 1.9), spread=0.3)
+    u, v = _transform(x, y, rng, radius=rng.uniform(1.3, 1.9), spread=0.3)
     periods = rng.uniform(3.0, 4.5)
     blend = 0.5 + 0.5 * np.clip(2.5 * list(_TEXTURES.values())[label](u * periods, v * periods), -1, 1)[..., None]
     light, dark = _contrasting_colors(rng)
@@ -73,7 +73,7 @@ def draw_demo_image(label: int, rng: np.random.Generator, size: int = 64) -> npt
     canvas[inside] = (light * blend + dark * (1 - blend))[inside]
     for _ in range(rng.integers(2, 6)):
         shape = list(_SHAPES.values())[rng.integers(len(_SHAPES))]
-        u, v = _place(x, y, rng, radius=rng.uniform(0.08, 0.2), spread=0.95)
+        u, v = _transform(x, y, rng, radius=rng.uniform(0.08, 0.2), spread=0.95)
         canvas[shape(u, v) < 1] = _color(rng)
     canvas *= _gradient(x, y, rng.uniform(0.55, 1.0), rng.uniform(0.8, 1.25), rng)
     image = canvas.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3).mean(axis=(1, 3))
@@ -89,7 +89,7 @@ def write_demo_images(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write `count` JPEGs of quality 90 as folder/CLASS/NNNNN.jpg, the same number in every class, within one.
+    """Write `count` JPEGs of quality 90 as folder/CLASS/NNNNN.jpg; class sizes differ by at most 1.
 
     Image i depends on the seed and i alone, so any number of workers writes the same files.
     """
@@ -109,7 +109,7 @@ def _write_demo_image(folder: Path, seed: int, index: int) -> None:
 
 
 def _contrasting_colors(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return any two colours, RGB 0 … 1, far enough apart for a texture to be seen."""
+    """Return two random colours, RGB 0 … 1, with enough contrast to show a texture."""
     while True:
         first, second = _color(rng), _color(rng)
         if abs(first - second).mean() > _LEAST_CONTRAST:
@@ -129,7 +129,7 @@ def _gradient(
     return np.asarray(first) * share + np.asarray(second) * (1 - share)
 
 
-def _place(x: Plane, y: Plane, rng: np.random.Generator, radius: float, spread: float) -> tuple[Plane, Plane]:
+def _transform(x: Plane, y: Plane, rng: np.random.Generator, radius: float, spread: float) -> tuple[Plane, Plane]:
     """Shift by up to `spread`, rotate by any angle, and scale to units of `radius`."""
     angle = rng.uniform(0, 2 * math.pi)
     dx, dy = x - rng.uniform(-spread, spread), y - rng.uniform(-spread, spread)

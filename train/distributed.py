@@ -26,24 +26,24 @@ from simsiam.train.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 Result = TypeVar("Result")
 
 _PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others, say while the first one measures the kNN accuracy.
+"""How long a process waits for the others, for example while the first one measures the kNN accuracy.
 
-It needn't be short to notice a dead process: torchrun sees that at once, and ends the others, on other machines as soon
-as their agents hear of it. One that hangs is noticed only after this time.
+It may be long: torchrun notices a dead process at once, and ends the others, also on other machines. Only a process
+that hangs is noticed after this time.
 """
 
 
 class World:
-    """The processes that train one model together; by default there is this one alone, and nothing to do for it."""
+    """The processes that train one model together; by default only this one, and every method does nothing."""
 
     def __init__(
         self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, job: str | None = None
     ) -> None:
         self.rank, self.size = rank, size
         self.local_rank, self.local_size = local_rank, local_size
-        """Place among the processes of this machine, and their number."""
+        """Rank among the processes of this machine, and their number."""
         self.job = job
-        """What torchrun's restarts of this job have in common, and other jobs don't; None for a process alone."""
+        """Name of the job, the same after torchrun's restarts; None without torchrun."""
         self._vote: tuple[dist.Work, Tensor] | None = None
 
     @property
@@ -57,7 +57,7 @@ class World:
             return network
         assert isinstance(network, nn.Module)
         with warnings.catch_warnings():
-            # From PyTorch 2.14 on the option for this has another name, which 2.11 doesn't know.
+            # PyTorch 2.14 renames this argument; 2.11 doesn't know the new name.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             return DistributedDataParallel(
                 network,
@@ -67,7 +67,7 @@ class World:
             )
 
     def average_(self, tensor: Tensor) -> Tensor:
-        """Replace `tensor` in every process by its mean over them. On a CPU it waits for the others."""
+        """Replace `tensor` in every process by the mean over all. On a CPU this waits for the others."""
         if self.size > 1:
             dist.all_reduce(tensor)
             tensor /= self.size
@@ -76,7 +76,7 @@ class World:
     def from_first(self, make: Callable[[], Result]) -> Result:
         """Call `make` in the first process and return its result, which must pickle, in all of them.
 
-        Where it fails, the first process raises the error, and the others end without a word.
+        If it fails, the first process raises the error, and the others exit without a message.
         """
         if self.size == 1:
             return make()
@@ -95,7 +95,7 @@ class World:
 
     @contextmanager
     def one_before_the_others(self) -> Iterator[None]:
-        """On each machine let one process through, and the others when it has done: they find its cache filled."""
+        """On each machine run the block in one process first, then in the others, which find its cache filled."""
         if self.local_rank > 0:
             self._meet()
         try:
@@ -105,11 +105,11 @@ class World:
                 self._meet()
 
     def agree(self, number: int) -> int:
-        """Return the largest number that any process gave in its last call: the same in all of them.
+        """Return the largest number that any process gave in its last call, the same in all of them.
 
-        For a signal that reaches the processes in different steps. The question travels while the next step is
-        computed, between the hosts alone, so that nobody waits for an answer or for a device; the price is that a
-        signal is obeyed one step late. A process alone answers itself at once.
+        For a signal that reaches the processes in different steps. The hosts exchange the numbers while the next step
+        is computed, so that no process waits for another or for a device; a signal takes effect one step late. A
+        process alone gets its own number at once.
         """
         if self.size == 1:
             return number
@@ -121,7 +121,7 @@ class World:
         return agreed
 
     def leave(self) -> None:
-        """Wait for what is still on its way; to be called when all went well."""
+        """Wait for the exchange under way, if any; call it when training ended without an error."""
         self._take_vote()
 
     def _take_vote(self) -> int:
@@ -165,14 +165,14 @@ def join_world(device: DeviceName) -> Iterator[World]:
         world.leave()
     except Interrupted as stop:
         world.leave()
-        # A process that leaves the group behind is aborted at its end, and restarted by torchrun though it had done.
+        # Without this the process is aborted at its exit, and torchrun restarts it though it had finished.
         dist.destroy_process_group()
         if world.first:
             raise
         raise SystemExit(INTERRUPTED if stop.signal_number == signal.SIGINT else DONE) from None
     except BaseException:
-        # The others may wait for this one in a collective, and NCCL takes a group down only together with them: to
-        # destroy it, or to leave that to the interpreter's end, could take for ever. The error is told, then all ends.
+        # The others may be waiting in a collective, and NCCL destroys a group only together with them, so destroying
+        # it here or at the interpreter's exit could hang. Instead the process ends at once after its error is printed.
         atexit.register(_end_at_once)
         raise
     else:

@@ -1,4 +1,4 @@
-"""Doctor: what works on this machine, what is missing, and how exactly to get it."""
+"""Doctor: checks hardware, loader backends and limits of this machine, with advice on what is missing."""
 
 import importlib.util
 import io
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Return every finding: `missing` is optional, a `problem` will hurt a run."""
+    """Return every finding: what is `missing` is optional, a `problem` will hurt a run."""
     environment = describe_environment()
     return [
         *_software(environment),
@@ -96,7 +96,7 @@ def _tried(backend: Backend, device: str) -> Finding:
 
 
 def take_one_batch(backend: Backend, device: str) -> None:
-    """Let a backend decode and crop two images of a `.beton`; raises whatever it fails with."""
+    """Let a backend decode and crop two images of a `.beton`; errors of any kind are passed on."""
     import torch
 
     from simsiam.pipeline.beton.writer import BetonWriter
@@ -121,7 +121,7 @@ def _machine(environment: dict[str, Any]) -> Iterator[Finding]:
     free = environment["shared_memory_bytes"]
     if free is not None:
         enough = free >= _ENOUGH_SHARED_MEMORY
-        advice = "" if enough else "start the container with --shm-size=8g, or train with --data.workers 0"
+        advice = "" if enough else "start the container with --shm-size=8g, or train with data.workers 0"
         yield Finding(
             "ok" if enough else "problem",
             f"/dev/shm: {free / 2**30:.1f} GiB free for loader processes",

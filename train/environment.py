@@ -1,4 +1,4 @@
-"""Environment: the machine and the software versions that a result is quoted with."""
+"""Environment: hardware and software versions, to report with a result."""
 
 import importlib.metadata
 import platform

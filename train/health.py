@@ -1,7 +1,7 @@
-"""Gradients and records of a run → steps that are skipped, warnings, or the end of the run.
+"""Health checks of a run: skipped steps and collapsed outputs become warnings, or end the run.
 
-What has to act before the weights change is decided on the device; what the host has to say is said when a line of
-metrics.jsonl is due, since then the host waits for the device anyway.
+`nonfinite_guard.py` skips steps on the device. The host looks at the counts when a line of metrics.jsonl is due, since
+it waits for the device then anyway.
 """
 
 import warnings
@@ -14,19 +14,19 @@ from simsiam.train.config import HealthConfig
 from simsiam.train.nonfinite_guard import NonfiniteGuard
 
 START_ANEW = "Or start anew, in another run folder, with a smaller optimizer.base_lr or with precision fp32."
-"""What else there is to do: these settings can't change within a run."""
+"""Advice for settings that can't change within a run."""
 
-_HOPELESS_STREAK = 10  # skipped steps in a row: the weights themselves are beyond use
+_HOPELESS_STREAK = 10  # skipped steps in a row: the weights themselves are broken
 
 
 class Unhealthy(RunError):
-    """The run is to stop, as configured; its weights are good ones."""
+    """The run must stop, as configured; its weights are finite and can be saved."""
 
 
 class Health:
-    """Watches a run by its records, and acts as configured; `healthy_std` is 1/√d.
+    """Checks the counts and records of a run, and acts as configured; `healthy_std` is 1/√d.
 
-    In several processes only the one with `speaks` warns; all of them stop alike.
+    Of several processes only the one with `speaks` warns; all of them stop at the same step.
     """
 
     def __init__(
@@ -44,14 +44,15 @@ class Health:
         self._warned_of_collapse = False
 
     def check_steps(self, step: int) -> int:
-        """Return how many steps were skipped, with a warning if they have become more. Waits for the device.
+        """Return how many steps were skipped so far, and warn of new ones. Waits for the device.
 
-        Raises Unhealthy when one was and `on_nonfinite` is `stop`; RunError when the last 10 were and it is `skip`.
+        Raises Unhealthy when `on_nonfinite` is `stop` and a step was skipped; RunError when it is `skip` and the last
+        steps were all skipped.
         """
         skipped, streak = torch.stack([self._guard.skipped, self._guard.streak]).tolist()
         if self._config.on_nonfinite == "stop":
             if skipped > self._skipped_before:
-                self._skipped_before = skipped  # so that the run can be saved, and gone on with
+                self._skipped_before = skipped  # so that saving the run doesn't raise again
                 raise Unhealthy(
                     f"A gradient was not finite in one of the last steps before step {step}; they changed no weight,"
                     " and the newest checkpoint is of this step: resume it with health.on_nonfinite skip."
@@ -59,8 +60,8 @@ class Health:
                 )
         elif streak >= _HOPELESS_STREAK:
             raise RunError(
-                f"No gradient was finite in the {streak} steps before step {step}, so this is not saved: go on from"
-                f" an older checkpoint, if there is one. {START_ANEW}"
+                f"No gradient was finite in the {streak} steps before step {step}, so this is not saved: resume"
+                f" from an older checkpoint, if there is one. {START_ANEW}"
             )
         if skipped > self._skipped_before:
             self._warn(
@@ -75,16 +76,16 @@ class Health:
         return bool(self._guard.found_inf)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs to write the very same records."""
+        """Return what a resumed run needs to write the same records."""
         return {"steps": self._guard.state_dict(), "skipped": self._skipped_before, "good_step": self._good_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the state of a saved run; to be called when the model has taken up its own."""
+        """Restore the state of a saved run; call it after the model's state is restored."""
         self._guard.load_state_dict(state["steps"])
         self._skipped_before, self._good_step = state["skipped"], state["good_step"]
 
     def check_output(self, step: int, loss: float, std: float) -> int:
-        """Return the steps since the output was last healthy, 0 if it is, by the means of a line of metrics.
+        """Return the steps since the output was last healthy, 0 if it is; `loss` and `std` are a record's means.
 
         Raises Unhealthy when it has collapsed for `collapse_steps` and `on_collapse` is `stop`.
         """
@@ -96,7 +97,7 @@ class Health:
             what = (
                 f"The output has collapsed: for {steps} steps the spread has been below {self._least_std:.2g}"
                 f" or the loss below {self._config.collapse_loss} (step {step}: spread {std:.2g}, loss {loss:.4f})."
-                " Begin anew, in another --run-dir, with a smaller --optimizer.base-lr, a larger batch or stronger"
+                " Start anew, in another run folder, with a smaller optimizer.base_lr, a larger batch or stronger"
                 " augmentation."
             )
             if self._config.on_collapse == "stop":

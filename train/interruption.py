@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM → a flag that the training loop looks at between two steps; before there is one, the end."""
+"""Interruption of a run: SIGINT and SIGTERM set a flag that the loop checks after each step; before it, they raise."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """A signal, `signal_number`, stopped the run: in `run_dir`, after it had been saved, or with no step to save."""
+    """A signal, `signal_number`, stopped the run: after it was saved in `run_dir`, or before its first step."""
 
     def __init__(self, signal_number: int, run_dir: Path | None = None) -> None:
-        how = "with no step lost" if run_dir is None else f"and saved; go on with: simsiam pretrain {run_dir}"
+        how = "with no step lost" if run_dir is None else f"and saved; resume with: simsiam pretrain {run_dir}"
         super().__init__(f"stopped by {signal.Signals(signal_number).name} {how}")
         self.signal_number = signal_number
 
@@ -47,17 +47,17 @@ def _end_at_second(receiver: int) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which is to end a command as SIGINT does: what is cleaned up or told then is now, too."""
+    """SIGTERM ended a command. It is handled like SIGINT, with the same cleanup and messages."""
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Raise Terminated: to be the handler of SIGTERM."""
+    """Raise Terminated; the handler of SIGTERM."""
     raise Terminated
 
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Let SIGTERM raise Interrupted, as SIGINT raises KeyboardInterrupt, where there is no step to finish."""
+    """Let SIGTERM raise Interrupted in this block, as SIGINT raises KeyboardInterrupt: there is no step to finish."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -70,7 +70,7 @@ def stopping_at_once() -> Iterator[None]:
 
 
 class StopSignals:
-    """Remembers the first SIGINT or SIGTERM in `received`; a second one of either ends the process at once."""
+    """Stores the first SIGINT or SIGTERM in `received`; a second one of either ends the process at once."""
 
     received: int | None = None
 

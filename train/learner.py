@@ -40,9 +40,9 @@ def build_model(config: PretrainConfig) -> SimSiam:
 
 
 class Learner:
-    """All that changes by learning, on the device, prepared for speed; in training mode.
+    """Model, optimizer and guard on the device, prepared for speed, in training mode.
 
-    In a `world` of several processes each has one, and all take their steps together.
+    In a `world` of several processes each has one, and they take their steps together.
     """
 
     def __init__(self, config: PretrainConfig, arithmetic: Arithmetic, world: World | None = None) -> None:
@@ -66,24 +66,24 @@ class Learner:
         self._guard = NonfiniteGuard(self.model, self.optimizer)
         self.health = Health(config.health, self._guard, config.model.projection_dim**-0.5, speaks=self._world.first)
         self.clock = StageClock(device)
-        """Times the stages of the last step; of a CUDA graph only the whole can be timed, so it has none."""
+        """Times the stages of the last step; empty with a CUDA graph, whose stages can't be timed."""
         self._graph = GraphedStep(self._take_step, self.optimizer) if config.cuda_graph else None
 
     @property
     def device(self) -> torch.device:
-        """Where it learns."""
+        """The device of model and optimizer."""
         return self._arithmetic.device
 
     @property
     def loss_scale(self) -> float | None:
-        """The factor that losses are scaled by; None in precisions that need none. Waits for the device."""
+        """The factor that losses are scaled by; None except in fp16. Waits for the device."""
         scaler = self._arithmetic.scaler
         return scaler.get_scale() if scaler.is_enabled() else None
 
     def step(self, crops: Crops, mark: Mark | None = None) -> StepOutput:
-        """Take one step: augment, forward, backward, update. Waits for nothing.
+        """Take one step: augment, forward, backward, update. Doesn't wait for the device.
 
-        `mark` is called after each stage, by default to time it with `clock`; after a CUDA graph once, with `step`.
+        `mark` is called after each stage, by default to time it with `clock`; with a CUDA graph once, with `step`.
         """
         if self._graph is not None:
             output = self._graph(crops)
@@ -111,7 +111,7 @@ class Learner:
         return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that learning has changed, as a checkpoint holds it; the tensors are the live ones."""
+        """Return the state that a checkpoint holds; the tensors are live, not copies."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -123,6 +123,6 @@ class Learner:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where the precision needs none: `auto` on another device
+        if state["scaler"]:  # empty except in fp16, which `auto` may choose on another device
             self._arithmetic.scaler.load_state_dict(state["scaler"])
         self.health.load_state_dict(state["health"])

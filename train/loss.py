@@ -1,4 +1,4 @@
-"""SimSiam and its loss in one module: what is called once a step, compiled as a whole, and replicated."""
+"""Loss: SimSiam and its negative cosine as one module, so that they are compiled and replicated together."""
 
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ class StepOutput(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Views → the loss, with its gradient, and the spread of the projections, without one.
+    """Views → the loss, with a gradient, and the spread of the projections, without.
 
-    `torch.compile` makes one graph of it: all of a step but its ends, which are one fused kernel each, the augmentation
-    before and the update behind. The model's parameters are called by the model; this has none of its own.
+    `torch.compile` makes one graph of it: everything in a step between the augmentation and the update, which are one
+    fused kernel each. It has no parameters besides the model's.
     """
 
     def __init__(self, model: SimSiam) -> None:
@@ -30,7 +30,7 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, views: Tensor) -> StepOutput:
-        """Take views as `SimSiam` does, (2n, 3, height, width); under autocast, what is returned is float32 as well."""
+        """Take views as `SimSiam` does, (2n, 3, height, width); the results are float32 under autocast, too."""
         p1, p2, z1, z2 = self.model(views)
         return StepOutput(negative_cosine(p1, p2, z1, z2), (output_std(z1) + output_std(z2)) / 2)
 
@@ -40,7 +40,7 @@ def output_std(z: Tensor) -> Tensor:
 
     z (n, d) → float32 scalar: about 1/√d for a healthy encoder, 0 for a collapsed one (arXiv 2011.10566, section 4.1).
 
-    In several processes z is one's own share of the batch, and metrics.jsonl has the mean over them: with n images
-    each that is lower than over the whole batch by about 1 in 4n, so 1 % at 25.
+    In several processes z is this process's share of the batch, and metrics.jsonl has their mean. With n images each it
+    is lower than over the whole batch by about 1 in 4n, 1 % at n = 25.
     """
     return torch.nn.functional.normalize(z.float(), dim=1).std(dim=0).mean()

@@ -1,4 +1,4 @@
-"""Guard against non-finite gradients: an update that would change nothing for the better is skipped on the device."""
+"""Guard against non-finite gradients: skips the update on the device, without waiting for it, and counts it."""
 
 import torch
 from torch import Tensor, nn
@@ -6,16 +6,16 @@ from torch.amp.grad_scaler import GradScaler
 
 
 class NonfiniteGuard:
-    """Takes an optimizer's steps, skips those with a gradient that is not finite, and counts them on the device.
+    """Takes an optimizer's steps, skips those with a non-finite gradient, and counts them on the device.
 
-    The optimizer must be a fused one: its kernel reads `found_inf` on the device and then leaves weights and momentum
-    as they are, as for PyTorch's GradScaler. The running statistics of batch norm, which the forward pass has already
-    changed by then, are restored. A loss that is not finite has such gradients, so it needs no check of its own. In
-    several processes all decide alike, since the gradients have been averaged before.
+    The optimizer must be a fused one: its kernel reads `found_inf` on the device and, if it is set, leaves weights and
+    momentum unchanged, as for PyTorch's GradScaler. The guard restores the running statistics of batch norm, which the
+    forward pass has already changed. A non-finite loss has non-finite gradients, so it needs no check of its own.
+    Several processes decide alike, since their gradients are averaged before.
 
-    With a GradScaler (fp16) the gradients are still scaled, and one that is not finite may only mean that the scale is
-    too large. The scaler then halves it; the step changes nothing but isn't counted, unless the forward pass, which
-    knows no scale, left a running statistic that is not finite, or the scale is down at 1.
+    With a GradScaler (fp16) the gradients are still scaled, and a non-finite one may only mean that the scale is too
+    large. The scaler then halves it, and the step is skipped but not counted. It is counted if the forward pass, which
+    is not scaled, left a non-finite running statistic, or if the scale has fallen to 1.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -27,7 +27,7 @@ class NonfiniteGuard:
         self.streak = torch.zeros((), dtype=torch.int64, device=device)
         """Steps skipped since the last one that was not."""
         self.found_inf = torch.zeros(1, device=device)
-        """Whether the last step was skipped, for whatever reason: 0 or 1, float32 (1,)."""
+        """Whether the last step was skipped, counted or not: 0 or 1, float32 (1,)."""
         self._one = torch.ones((), device=device)
         self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if self._statistics:
@@ -50,8 +50,8 @@ class NonfiniteGuard:
             scale = scaler.scale(self._one)
             assert isinstance(scale, Tensor)
             counted = bad & ((scale <= 1) | ~statistics.isfinite().all())
-            # The scaler decides by the gradients' values, and this class by their sum, which may overflow alone: a
-            # NaN in one gradient has both skip the same steps.
+            # The scaler checks the gradients' values, this class their sum, which may overflow alone. A NaN in one
+            # gradient makes both skip the same steps.
             gradients[-1].add_(torch.where(bad, torch.nan, 0.0))
         else:
             self._optimizer.found_inf = self.found_inf  # pyright: ignore[reportAttributeAccessIssue]
@@ -63,7 +63,7 @@ class NonfiniteGuard:
             parts = statistics.split([buffer.numel() for buffer in self._statistics])
             shaped = [part.view_as(buffer) for part, buffer in zip(parts, self._statistics, strict=True)]
             torch._foreach_copy_(self._statistics, shaped)  # pyright: ignore[reportPrivateImportUsage]
-        scaler.step(self._optimizer)  # a fused optimizer's scaled step waits for nothing, either
+        scaler.step(self._optimizer)  # doesn't wait for the device, since the optimizer is fused
         scaler.update()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ class NonfiniteGuard:
         return {"skipped": self.skipped, "streak": self.streak}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the counts; to be called once the model has its state."""
+        """Restore the counts; call it after the model's state is restored."""
         self.skipped.copy_(state["skipped"])
         self.streak.copy_(state["streak"])
         if self._statistics:
@@ -82,11 +82,11 @@ class NonfiniteGuard:
 
 
 def _all_finite(tensors: list[Tensor]) -> Tensor:
-    """Return whether no value is NaN or infinite, as a bool on the device, after one pass over them.
+    """Return whether all values are finite, as a bool on the device, in one pass: whether their sum is.
 
-    A sum, on a GPU of squares, that overflows float32 is as bad as an infinite value.
+    A sum (on a GPU, of squares) that overflows float32 counts as non-finite, too.
     """
     if tensors[0].device.type == "cpu":
-        # A norm first copies what is channels-last, and is slow: 7 ms for ResNet-18, where this takes 2.
+        # A norm copies channels-last tensors first: 7 ms for ResNet-18, where this sum takes 2.
         return torch.stack([tensor.sum() for tensor in tensors]).isfinite().all()
     return torch.nn.utils.get_total_norm(tensors, foreach=True).isfinite()

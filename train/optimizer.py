@@ -1,4 +1,4 @@
-"""Model and configuration → SGD over two groups of parameters, whose rates are set once an epoch."""
+"""Optimizer: SGD over two groups of parameters, encoder with projector and predictor, with a rate each."""
 
 import torch
 
@@ -10,8 +10,8 @@ from simsiam.train.schedule import initial_learning_rate, learning_rate
 def make_optimizer(model: SimSiam, config: OptimizerConfig, batch_size: int) -> torch.optim.SGD:
     """Return SGD with weight decay on every parameter; group 0 is encoder and projector, group 1 the predictor.
 
-    It is the fused one: same bits as parameter by parameter, and it alone can leave out a step, or unscale its
-    gradients, by what lies on the device (see `FiniteSteps`).
+    It is the fused one: the same bits as parameter by parameter, and the only one that can skip a step or unscale its
+    gradients by a value on the device (see `NonfiniteGuard`).
     """
     return torch.optim.SGD(
         [

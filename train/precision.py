@@ -1,4 +1,4 @@
-"""Device and precision by name → the torch device, dtype and autocast that the network runs in."""
+"""Arithmetic of a run: device, dtype, autocast and loss scaling, chosen by the names of a device and a precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How the network computes. Weights, batch-norm statistics and the loss are float32 in every case."""
+    """How the network computes. Weights, batch-norm statistics and the loss are always float32."""
 
     device: torch.device
     name: Literal["bf16", "fp16", "tf32", "fp32"]
     scaler: GradScaler = field(init=False, repr=False, compare=False)
-    """Scales the loss so that small gradients are not lost in float16; for other names it does nothing."""
+    """Scales the loss so that small gradients don't underflow in float16; does nothing in other precisions."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scaler", GradScaler(self.device.type, enabled=self.name == "fp16"))
@@ -36,26 +36,28 @@ class Arithmetic:
 
 
 def open_device(name: DeviceName) -> torch.device:
-    """Return the device; raises UsageError when a GPU is asked for and there is none."""
+    """Return the device. Raises UsageError if `name` is `cuda` and there is no GPU."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch sees no GPU"
-        raise UsageError(f"--device cuda was asked for, but {why}; use --device cpu, or run simsiam doctor.")
+        raise UsageError(
+            f"The device cuda was asked for, but {why}; use cpu, or run simsiam doctor.", argument="device"
+        )
     return torch.device("cuda", torch.cuda.current_device()) if available and name != "cpu" else torch.device("cpu")
 
 
 def choose_arithmetic(device: torch.device, name: PrecisionName) -> Arithmetic:
-    """Settle what `auto` means on this device, and set PyTorch's own switches to it.
+    """Return the arithmetic of a precision on a device, and set PyTorch's global switches to match.
 
-    Raises UsageError when the device lacks what is asked for.
+    `auto` is bf16 on a GPU, fp16 on one without bf16, fp32 on a CPU. Raises UsageError for tf32 on a CPU.
     """
     if name == "auto":
         name = "fp32"
         if device.type == "cuda":
             name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if name == "tf32" and device.type != "cuda":
-        raise UsageError("--precision tf32 is a GPU's arithmetic; on a CPU use fp32 or bf16.")
-    # Convolutions alone take tf32: the resident backend crops by matrix products, which must not depend on it.
+        raise UsageError("The precision tf32 is a GPU's; on a CPU use fp32 or bf16.", argument="precision")
+    # tf32 for convolutions only: the resident backend crops by matrix products, which must not depend on it.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
     return Arithmetic(device, name)

@@ -34,12 +34,9 @@ from simsiam.train.run.trackers import check_trackers, open_trackers
 from simsiam.train.run.training_run import SAVE, TrainingRun
 from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.stall import StallWatch, StoppedWhileWaiting
-from simsiam.train.terminal.broken_image_advice import broken_image_advice
 from simsiam.train.terminal.console import TrainingConsole, show_progress
 from simsiam.train.terminal.exit_codes import FAILED
 from simsiam.train.terminal.words import counted
-
-_WITHOUT_BROKEN = "--data.on-broken replace --resume auto"
 
 
 def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) -> dict[str, Any]:
@@ -76,7 +73,7 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
             if world.first and run.step == 0 and (sheet := draw_views(folder.path, source, config)):
                 log.show_picture("views", sheet, run.step)
             try:
-                _train(run, learner, loader, plan, world, log, live, signals, watch, monitor)
+                _train(run, learner, loader, world, log, live, signals, watch, monitor)
             except StoppedWhileWaiting:
                 _stop_without_a_step(run, world, signals)
         if not world.first:
@@ -89,7 +86,6 @@ def _train(
     run: TrainingRun,
     learner: Learner,
     loader: CropLoader,
-    plan: CropPlan,
     world: World,
     log: MetricsLog | NoLog,
     live: TrainingConsole,
@@ -103,7 +99,7 @@ def _train(
     while not run.done:
         learner.set_learning_rate(run.epoch)
         batches = loader.epoch(run.epoch, first_step=run.step_in_epoch)  # a resumed run starts inside an epoch
-        for crops, wait_seconds in _timed(batches, plan, watch):
+        for crops, wait_seconds in _timed(batches, watch):
             output = learner.step(crops)
             run.count(output, wait_seconds, loader.replaced)
             live.step(run.step)
@@ -154,7 +150,7 @@ def _settle(config: PretrainConfig, world: World) -> tuple[Arithmetic, int]:
 
 def _images(config: PretrainConfig) -> Path:
     if config.data.path is None:
-        raise UsageError("No images were named; give --data.path with a folder of images or a .beton file.")
+        raise UsageError("No images were named; give a folder of images or a .beton file.", argument="data.path")
     return config.data.path
 
 
@@ -197,11 +193,11 @@ class _MeasurementStopped(Exception):
     """A signal came while the accuracy was measured."""
 
 
-def _timed(batches: Iterator[Crops], plan: CropPlan, watch: StallWatch) -> Iterator[tuple[Crops, float]]:
+def _timed(batches: Iterator[Crops], watch: StallWatch) -> Iterator[tuple[Crops, float]]:
     """Yield each batch with the seconds that it was waited for."""
     while True:
         asked = time.perf_counter()
-        with broken_image_advice(plan.source, plan.on_broken, _WITHOUT_BROKEN), watch:
+        with watch:
             batch = next(batches, None)
         if batch is None:
             return
@@ -258,8 +254,7 @@ def _open_loader(
     if backend == "auto":
         backend, reason = choose_backend(plan, device)
         console.print(f"Loader backend: {backend}, since {reason}.", highlight=False, soft_wrap=True)
-    opening = show_progress(console, "Opening the loader", "images")
-    with broken_image_advice(plan.source, plan.on_broken, _WITHOUT_BROKEN), opening as progress:
+    with show_progress(console, "Opening the loader", "images") as progress:
         options = {"hw_decoder_load": config.data.hw_decoder_load} if backend == "dali" else {}
         return open_loader(backend, plan, device, workers, progress, **options)
 

@@ -38,12 +38,12 @@ def preview(
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a PNG with one row an image: the original with its two boxes, the two crops, the two augmented views.
+    """Write a PNG with one row per image: the original with its two boxes, the two crops, the two augmented views.
 
-    These are the very crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
-    Several backends execute the same draws, and their results for one crop or view are next to each other. A broken
-    image is an error, or replaced by the next good one, as in training. `progress` is called with (done, total) images
-    by a backend that reads all of them first.
+    They are exactly the crops and views that `pretrain` makes of the first `count` images of that epoch with that seed.
+    Several backends execute the same draws; their results for one crop or view are next to each other. A broken image
+    is an error, or replaced by the next good one, as in training. `progress` is called with (done, total) images by a
+    backend that reads them all first.
 
     Raises ImageError naming a broken image; UsageError when `count` is below 1 or larger than the source, or no backend
     is named.

@@ -1,4 +1,4 @@
-"""Epoch → learning rate: linear warm-up, then a cosine to 0, stepped once an epoch."""
+"""Learning-rate schedule: linear warm-up, then a cosine to 0, stepped once an epoch."""
 
 import math
 
@@ -11,8 +11,8 @@ def initial_learning_rate(base_lr: float, batch_size: int) -> float:
 def learning_rate(initial: float, epoch: int, epochs: int, warmup_epochs: int = 0) -> float:
     """Return the rate of one epoch, counted from 0.
 
-    initial · ½ (1 + cos(π e / E)), so the last epoch's is above 0, as in the reference. During warm-up the rate rises
-    linearly to `initial`, and the cosine spans the epochs that are left.
+    initial · ½ (1 + cos(π e / E)); the last epoch's rate is above 0, as in the reference. During warm-up the rate rises
+    linearly to `initial`, and the cosine spans the remaining epochs.
     """
     if epoch < warmup_epochs:
         return initial * (epoch + 1) / warmup_epochs

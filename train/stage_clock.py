@@ -1,4 +1,4 @@
-"""A step that marks its stages → the time that each of them took."""
+"""Stage clock: how long each stage of a training step took."""
 
 import time
 from itertools import pairwise
@@ -8,10 +8,10 @@ import torch
 
 
 class StageClock:
-    """Takes the time of the stages of one step at a time; to `mark` one waits for nothing.
+    """Times the stages of one step at a time; `mark` doesn't wait for the device.
 
-    On a GPU it is the device's own time between two events, gaps where it waits for the host included; on a CPU the
-    wall clock's.
+    On a GPU a stage is the time between two events on the device, its waits for the host included; on a CPU it is wall
+    time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -20,20 +20,20 @@ class StageClock:
         self._times: list[Any] = []
 
     def start(self) -> None:
-        """Begin a step; what was measured of the one before is forgotten."""
+        """Start a step, and drop the times of the one before."""
         self._stages, self._times = [], [self._now()]
 
     def mark(self, stage: str) -> None:
-        """Note that a stage has just been done, as far as the host goes."""
+        """Note that the host has just finished a stage, or queued it on the device."""
         self._stages.append(stage)
         self._times.append(self._now())
 
     def milliseconds(self) -> dict[str, float]:
-        """Return what each stage of the step took, in their order. Waits for the device to be done with them."""
+        """Return the milliseconds of each stage, in order. Waits for the device to finish them."""
         on_gpu = self._device.type == "cuda"
         if on_gpu and self._times:
             self._times[-1].synchronize()
-        spans = (begin.elapsed_time(end) if on_gpu else 1000 * (end - begin) for begin, end in pairwise(self._times))
+        spans = (start.elapsed_time(end) if on_gpu else 1000 * (end - start) for start, end in pairwise(self._times))
         return dict(zip(self._stages, spans, strict=True))
 
     def _now(self) -> Any:

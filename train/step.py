@@ -1,6 +1,7 @@
 """One training step: crops → one update of the weights.
 
-Nothing waits for the device but the plain augmentation, which looks up on it which images each operation concerns.
+Nothing in it waits for the device, except the reference augmentation, which reads from it which images an operation
+applies to.
 """
 
 from collections.abc import Callable
@@ -16,9 +17,9 @@ from simsiam.train.precision import Arithmetic
 
 Color = tuple[float, float, float]
 Mark = Callable[[str], None]
-"""What is told that a stage of a step has just been done, as far as the host goes, and which."""
+"""Called with the name of a stage that the host has just finished."""
 STAGES = ("augment", "forward", "backward", "optimizer")
-"""The stages of a step, in their order."""
+"""The stages of a step, in order."""
 
 
 def train_step(
@@ -31,9 +32,9 @@ def train_step(
     std: Color,
     mark: Mark = lambda stage: None,
 ) -> StepOutput:
-    """Augment, predict, compare, and update the weights once; `mark` is called after each stage, to time it.
+    """Augment, predict, compare, and update the weights once; `mark` is called after each stage.
 
-    `optimizer` is the one that `guard` takes the steps of.
+    `guard` must be the guard of `optimizer`.
     """
     views = augment_views(
         crops.pixels,
@@ -48,7 +49,7 @@ def train_step(
     mark("forward")
     arithmetic.scaler.scale(loss).backward()
     mark("backward")
-    guard.step(arithmetic.scaler)  # skips the update where a gradient is not finite
+    guard.step(arithmetic.scaler)  # skips the update if a gradient is not finite
     optimizer.zero_grad(set_to_none=True)
     mark("optimizer")
     return StepOutput(loss.detach(), spread)

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import features
 
 from simsiam.pipeline.beton.manifest import Manifest, manifest_path, write_manifest
-from simsiam.pipeline.beton.transcode import Check, Encoded, Transcoding, encode_pixels, transcode
+from simsiam.pipeline.beton.transcode import Encoded, Transcoding, encode_pixels, transcode
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge, Sealed
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
 from simsiam.pipeline.progress import Progress
@@ -48,12 +48,8 @@ class Conversion:
 def convert(
     images: Records,
     out: str | Path,
+    how: Transcoding = Transcoding(),  # noqa: B008 - frozen, so that nobody can change the default
     *,
-    max_side: int | None = 500,
-    quality: int = 90,
-    apply_orientation: bool = False,
-    reencode: bool = False,
-    check: Check = "markers",
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -69,23 +65,18 @@ def convert(
     Args:
         images: The set.
         out: The file to write; missing folders are created.
-        max_side: Images whose longer side is above this many pixels are reduced to it; None keeps every size. 500 is
-            the value in FFCV's ImageNet script for ResNet-50, and so is a quality of 90.
-        quality: JPEG quality of the images that are encoded, 1 to 100.
-        apply_orientation: Rotate images as their EXIF data says; by default pixels are kept as stored.
-        reencode: Encode every image; by default a usual JPEG that needs no change is copied, see `transcode`.
-        check: How copied JPEGs are checked: by their markers, or by decoding them (`full`).
+        how: How images become JPEGs.
         workers: Processes, by default one for each core this program may use; any number gives the same bytes.
         overwrite: Replace an existing `out`.
         progress: Called with (done, total) images.
 
     Raises:
-        UsageError: A bad setting, an existing `out` without `overwrite`, or no readable image at all.
+        UsageError: A bad number of workers, an existing `out` without `overwrite`, or no readable image at all.
         OSError: The disk is full or fails.
-        RunError: A worker process died; the message names the image it was working on.
+        DeadWorkerError: A worker process died; the message names the image it was working on.
     """
     started = time.perf_counter()
-    out, how = Path(out), Transcoding(max_side, quality, apply_orientation, reencode, check)
+    out = Path(out)
     workers = worker_count(workers, at_least=1)
     if not len(images):
         raise UsageError("There is no readable image to convert.")

@@ -67,7 +67,7 @@ def verify(
 
     Raises:
         UsageError: There is nothing at `path`, or a package or a companion file is missing.
-        RunError: A process died; the message names the image it was working on.
+        DeadWorkerError: A process died; the message names the image it was working on.
     """
     started = time.perf_counter()
     path = Path(path).expanduser()

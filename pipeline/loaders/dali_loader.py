@@ -15,7 +15,7 @@ import torch
 from simsiam.pipeline.augmentation import Draws
 from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.decode import decode_reduced
-from simsiam.pipeline.errors import ImageError, RawRecordError, RunError, UsageError
+from simsiam.pipeline.errors import ImageError, RawRecordError, RunError
 from simsiam.pipeline.loaders.backend_package import backend_package
 from simsiam.pipeline.loaders.device_copy import upload
 from simsiam.pipeline.loaders.reference_crop import crop_image
@@ -34,7 +34,8 @@ _STEPS = 2 * QUEUE
 class DaliLoader(CropLoader):
     """DALI decodes each JPEG once and crops the decoded pixels, in `workers` threads (at least one).
 
-    On a CUDA device, `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one.
+    On a CUDA device, `hw_decoder_load` is the share of the images that the GPU's JPEG engine decodes, if it has one; 0
+    to 1.
 
     DALI gets complete JPEGs of the usual kinds only. All else (PNG, GIF, CMYK, a truncated file, pixels of a `.beton`,
     …), which it may decode differently from Pillow or not at all, goes through the reference decoder and the reference
@@ -45,8 +46,7 @@ class DaliLoader(CropLoader):
     for a photograph of 110 kB (2-core Xeon VM), two thirds of decoding it. From then on its checksum shows whether it
     is still the same (0.04 core-ms).
 
-    Raises UsageError when `hw_decoder_load` is out of range, and RunError when DALI doesn't work on the device, or
-    fails on images that the reference decoder accepts.
+    Raises RunError when DALI doesn't work on the device, or fails on images that the reference decoder accepts.
     """
 
     def __init__(
@@ -58,8 +58,6 @@ class DaliLoader(CropLoader):
         *,
         hw_decoder_load: float = 0.65,
     ) -> None:
-        if not 0 <= hw_decoder_load <= 1:
-            raise UsageError(f"hw_decoder_load is a share of the images: give 0 to 1, not {hw_decoder_load}.")
         self._plan, self._device = plan, device
         self._images = plan.batch_size // plan.world_size
         self._open_pipeline = partial(

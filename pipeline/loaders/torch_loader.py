@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from simsiam.pipeline.augmentation import Draws
 from simsiam.pipeline.crops import CropLoader, Crops
-from simsiam.pipeline.errors import ImageError, RunError, UsageError
+from simsiam.pipeline.errors import DeadLoaderWorkerError, ImageError, UsageError
 from simsiam.pipeline.loaders.device_copy import DeviceCopy
 from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
@@ -30,8 +30,9 @@ class TorchLoader(CropLoader):
     """Decodes each image once and crops the decoded pixels, in `workers` processes (0: in this one).
 
     A broken image is an `ImageError` that names it, or is replaced by the next good one and counted in `replaced`, as
-    `plan.on_broken` says. A worker that dies (killed, out of memory, a crash in the decoder) is a RunError naming the
-    images being read. Only one epoch can be iterated at a time; continuing an older iterator raises UsageError.
+    `plan.on_broken` says. A worker that dies (killed, out of memory, a crash in the decoder) is a DeadLoaderWorkerError
+    naming the images being read. Only one epoch can be iterated at a time; continuing an older iterator raises
+    UsageError.
 
     Crops come through shared memory. Where it has too little room for `workers`, a warning says so and fewer are
     started, perhaps none; where it is used up later, that is a RunError.
@@ -112,7 +113,7 @@ class TorchLoader(CropLoader):
         if pids is None:
             return error
         names = [self._plan.source.name(index) for index in self._reading.tolist() if index >= 0]
-        return RunError(
+        return DeadLoaderWorkerError(
             f"A loader process (pid {pids[1]}) died. The images being read were: {', '.join(names)}."
             " If it was killed for memory, use fewer workers or a smaller batch."
         )

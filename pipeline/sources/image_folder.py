@@ -129,8 +129,10 @@ class ImageFolder:
         for name in sorted(path.name for path in self.root.iterdir()):
             if name.endswith(".beton"):
                 raise UsageError(f"There is no image in {root}, but {name}: give that file.")
-            if re.search(r"\.(tar|tar\..+|tgz|parquet|zip)$", name):
+            if re.search(r"\.(tar|parquet)$", name):
                 raise ForeignFileError(f"There is no image in {root}, but {name}: convert or unpack it first.")
+            if re.search(r"\.(tar\..+|tgz|zip)$", name):
+                raise UsageError(f"There is no image in {root}, but {name}: unpack it first.")
         found = f"only {listing.other_files} other files" if listing.other_files else "which is empty"
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
         raise UsageError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -173,6 +174,8 @@ def test_shapes_and_dtypes() -> None:
         ({"crop_scale": (0.5, 0.2)}, "crop_scale is 0.5, 0.2"),
         ({"crop_scale": (0.5, 1.2)}, "at most the whole image"),
         ({"blur_sigma": (0.0, 2.0)}, "blur_sigma is 0.0, 2.0"),
+        ({"blur_sigma": (0.1, math.inf)}, "blur_sigma is 0.1, inf"),
+        ({"crop_ratio": (1.0, math.inf)}, "crop_ratio is 1.0, inf"),
     ],
 )
 def test_values_out_of_range_are_refused(wrong: dict, message: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import ReportedError, RunError, UsageError
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = sorted(file.relative_to(ROOT) for folder in ("pipeline", "train") for file in (ROOT / folder).rglob("*.py"))
@@ -32,7 +32,8 @@ def test_plain_error_is_seen() -> None:
     assert plain_errors("if x:\n    raise ValueError(x)\nerror = RuntimeError('no')\nraise UsageError(x)") == [2, 3]
 
 
-def test_the_argument_that_would_help_survives_pickling() -> None:
-    error = pickle.loads(pickle.dumps(UsageError("o.beton exists", argument="overwrite")))
+@pytest.mark.parametrize("kind", [UsageError, RunError])
+def test_the_argument_that_would_help_survives_pickling(kind: type[ReportedError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("o.beton exists", argument="overwrite")))
     assert (str(error), error.argument) == ("o.beton exists", "overwrite")
-    assert UsageError("o.beton exists").argument is None
+    assert kind("o.beton exists").argument is None

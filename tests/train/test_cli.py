@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from simsiam.pipeline.errors import ImageError, RunError, UsageError
+from simsiam.pipeline.errors import ForeignFileError, ImageError, RunError, UsageError
 from simsiam.train import cli
 from simsiam.train.cli import COMMANDS, run
 
@@ -47,7 +47,7 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("pretrain custom", "No images were named; give --data.path"),
+        ("pretrain custom", "a .beton file; the option is --data.path."),
         ("pretrain custom --data.path {wrong}/nowhere", "There is no folder or file {wrong}/nowhere; give a folder"),
         ("pretrain custom --data.path {wrong}/empty", "There is no image in {wrong}/empty"),
         ("pretrain custom --data.path {wrong}/texts", "only 1 other files; images are the files that end in"),
@@ -60,7 +60,7 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("pretrain custom --data.path {images}/train --batch-size 8 --resume {wrong}/no.pt", "no.pt can't be read"),
         ("pretrain custom --data.path {images}/train --batch-size 8 --resume auto --run-dir {run}", "other settings"),
         ("pretrain custom --data.path {images}/train --batch-size 8 --knn.train x --knn.test y", "no folder or file x"),
-        ("pretrain custom --data.path {images}/train --device cuda", "--device cuda was asked for, but"),
+        ("pretrain custom --data.path {images}/train --device cuda", "The device cuda was asked for, but"),
         (
             "pretrain costum --data.path {images}/train",
             "run folder costum; did you mean custom?",
@@ -71,10 +71,13 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("evaluate knn {wrong}/theirs.pth --train {images}/train --test {images}/test", "no checkpoint of simsiam"),
         (
             "evaluate knn {wrong}/notes.txt --train {images}/train --test {images}/test",
-            "notes.txt is cut short, or it is none. Give a run folder",
+            "notes.txt is truncated, or is no checkpoint. Give a run folder",
         ),
         ("evaluate knn {wrong}/empty --train {images}/train --test {images}/test", "There is no checkpoint in"),
-        ("evaluate knn {run} --train {images}/train/fine --test {images}/test", "kNN needs labelled images"),
+        (
+            "evaluate knn {run} --train {images}/train/fine --test {images}/test",
+            "has a label: put each class into a folder",
+        ),
         ("evaluate knn {run} --train {wrong}/nowhere --test {images}/test", "There is no folder or file"),
         ("plot", "Name at least one run folder"),
         ("plot {run} --out {wrong}/curves.pdf", "give a name that ends in .png"),
@@ -88,7 +91,7 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("convert {images}/test {wrong}/cut.beton", "{wrong}/cut.beton"),
         ("convert {images}/test {wrong}/out.beton --quality 101", "The JPEG quality 101 must lie between 1 and 100"),
         ("bench loader {images}/train --batch-size 64", "The batch size 64 is larger than the 48 images"),
-        ("bench loader {images}/train --device cuda", "--device cuda was asked for, but"),
+        ("bench loader {images}/train --device cuda", "The device cuda was asked for, but"),
         ("demo --out {wrong}/notes.txt", "notes.txt is not an empty folder; remove it, or"),
         ("demo --out {images}", "{images} is not an empty folder; remove it, or choose another folder."),
         ("pretrian", "There is no command 'pretrian'. Did you mean pretrain? Run simsiam --help"),
@@ -148,7 +151,9 @@ def test_images_that_break_in_a_worker_are_named_in_one_sentence(
     options = f"--data.path {beton} --data.backend torch --data.workers 2 --batch-size 8 --device cpu --data.size 16"
     capsys.readouterr()
     assert run(["pretrain", "custom", *options.split(), "--run-dir", str(run_dir)]) == 1
-    assert "not an image in any format" in line(capsys)
+    told = line(capsys)
+    assert "not an image in any format" in told
+    assert "; convert the images again with --check full" in told and "--data.on-broken replace --resume auto" in told
     assert multiprocessing.active_children() == []
 
 
@@ -191,6 +196,22 @@ def test_exit_code_says_what_kind_of_failure(error: BaseException, code: int, fa
     assert fails(error) == code
     said = error.strerror if isinstance(error, OSError) else str(error)
     assert line(capsys) == f"simsiam: {said or 'interrupted'}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (UsageError("The file exists.", argument="overwrite"), "; the option is --overwrite.\n"),
+        (
+            RunError("The disk is full.", argument="data.on_broken=replace"),
+            "; the option is --data.on-broken=replace.\n",
+        ),
+        (ForeignFileError("a.tar is no .beton file."), "; simsiam convert SOURCE OUT.beton converts them.\n"),
+    ],
+)
+def test_the_option_or_the_command_that_would_help_is_named(error: Exception, advice: str, fails, capsys) -> None:
+    fails(error)
+    assert line(capsys) == f"simsiam: {str(error).removesuffix('.')}{advice}"
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError, TypeError])

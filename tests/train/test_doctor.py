@@ -129,7 +129,7 @@ def test_little_shared_memory_is_a_problem_with_advice(machine) -> None:
     machine(shared_memory_bytes=64 * 2**20)
     found = finding("/dev/shm")
     assert found.state == "problem"
-    assert "--shm-size" in found.advice and "--data.workers 0" in found.advice
+    assert "--shm-size" in found.advice and "data.workers 0" in found.advice
     assert report(Console(file=StringIO())) is False
 
 

@@ -46,7 +46,7 @@ def test_error_names_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 79 * GIB)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 80 * GIB))
     with (
-        pytest.raises(RunError, match=r"80 GiB .*--batch-size 512, .* 79\.0 GiB .* estimate .*--batch-size 456 would"),
+        pytest.raises(RunError, match=r"80 GiB .* batch of 512, .* 79\.0 GiB .* estimate .* batch of 456 would"),
         explain_out_of_memory(model, 512),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -57,7 +57,7 @@ def test_error_says_where_no_smaller_batch_would_fit(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 79 * GIB)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 80 * GIB))
     with (
-        pytest.raises(RunError, match=r"--batch-size 2, .* no smaller batch would fit: give a smaller --data\.size"),
+        pytest.raises(RunError, match=r"batch of 2, .* no smaller batch would fit: give smaller views"),
         explain_out_of_memory(nn.Linear(2, 2), 2),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -73,13 +73,14 @@ def test_error_names_recompute_where_it_is_not_used_yet(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 80 * GIB))
     with pytest.raises(RunError) as told, explain_out_of_memory(nn.Sequential(encoder), 512):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    assert ("Or keep the batch and give --recompute" in str(told.value)) == (not recomputed)
+    assert ("With recompute" in str(told.value)) == (not recomputed)
+    assert told.value.argument == "batch_size"
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(2**40, dtype=torch.uint8), lambda: np.empty(2**40, np.uint8)])
 def test_a_cpus_memory_is_told_likewise(allocate: Callable[[], object]) -> None:
     gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    said = rf"This machine's {gib:.0f} GiB are too small for --batch-size 2400, .* An estimate .* --batch-size (\d+) w"
+    said = rf"This machine's {gib:.0f} GiB are too small for a batch of 2400, .* estimate .* batch of (\d+) would"
     with pytest.raises(RunError, match=said) as told, explain_out_of_memory(nn.Linear(1, 1), 2400, 2):
         allocate()
     (fits,) = re.findall(said, str(told.value))

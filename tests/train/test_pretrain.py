@@ -312,11 +312,9 @@ def test_replaced_images_are_counted_and_told(tiny_config: TinyConfig, run_dir: 
     broken.write_bytes(broken.read_bytes().replace(b"\xff\xc4\x00", b"\xff\xc4\xff", 1))  # no such Huffman table
     os.utime(broken, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     screen = StringIO()
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError):
         strict = dataclasses.replace(config, data=dataclasses.replace(config.data, on_broken="error"))
         pretrain(strict, run_dir, Console(file=screen))
-    (note,) = caught.value.__notes__
-    assert note.startswith("take it out (") and note.endswith(": --data.on-broken replace --resume auto")
     config = dataclasses.replace(config, resume="auto")
     pretrain(config, run_dir, Console(file=screen, width=200))
     assert read_metrics(run_dir / "run")[-1]["replaced_images"] == 1

@@ -59,6 +59,6 @@ def test_fp16_run_goes_on_bit_for_bit_with_the_scale_it_had(tiny_config: TinyCon
 
 
 def test_cuda_graph_is_refused_on_a_cpu_before_anything_is_written(tiny_config: TinyConfig, run_dir: Path) -> None:
-    with pytest.raises(UsageError, match="--cuda-graph needs a GPU"):
+    with pytest.raises(UsageError, match="CUDA graph needs a GPU"):
         train(tiny_config(run_dir, "--cuda-graph"))
     assert not run_dir.exists()

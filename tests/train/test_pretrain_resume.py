@@ -106,7 +106,7 @@ def test_run_stopped_by_a_signal_goes_on_bit_for_bit(
     assert signal.getsignal(number) is handler
     assert (
         capsys.readouterr().err
-        == f"simsiam: stopped by {number.name} and saved; go on with: simsiam pretrain {run_dir}\n"
+        == f"simsiam: stopped by {number.name} and saved; resume with: simsiam pretrain {run_dir}\n"
     )
     assert final_state(run_dir)["step"] == step
     assert json.loads((run_dir / "summary.json").read_text()) == summarize(read_metrics(run_dir))
@@ -277,7 +277,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_stop_the_run(
         save(state, file)
 
     monkeypatch.setattr(torch, "save", save_but_step_6)
-    with pytest.warns(UserWarning, match=r"step 6 could not be written. .*No space left on device"):
+    with pytest.warns(UserWarning, match=r"step 6 could not be written: .*No space left on device"):
         train(tiny_config(run_dir))
     assert_same_result(run_dir, tiny_run)
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-000000012.pt"]
@@ -289,7 +289,7 @@ def test_run_goes_on_from_the_newest_whole_checkpoint(tiny_config: TinyConfig, r
     newest, before, *_ = list_checkpoints(run_dir / "checkpoints")
     assert (newest.name, before.name) == ("step-000000009.pt", "step-000000008.pt")
     os.truncate(newest, newest.stat().st_size // 2)
-    with pytest.warns(UserWarning, match=r"step-000000009\.pt is cut short, .* Going back to the one before"):
+    with pytest.warns(UserWarning, match=r"step-000000009\.pt is truncated, .* Trying the one before"):
         train(tiny_config(run_dir, *options))
     # The line that step 9 wrote as the last one is gone, too.
     assert_same_result(run_dir, tiny_run)

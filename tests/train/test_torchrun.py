@@ -196,7 +196,7 @@ def test_a_run_that_its_health_stops_is_not_started_again(launcher: Launcher, ru
     options = *SMALL, "--health.on-collapse=stop", "--health.collapse-loss=0", "--health.collapse-steps=2"
     output = launcher.run(run_dir, *options, "--health.collapse-std=1", code=1, restarts=2)
     assert output.count("The output has collapsed: for 2 steps") == 1, output
-    assert output.count("was stopped by its health, so it is not gone on with") == 2
+    assert output.count("was stopped by its health checks") == 2
     assert 2 <= final_state(run_dir)["step"] < 5
 
 
@@ -208,7 +208,7 @@ def test_a_folder_of_another_run_is_refused_by_the_first_process_at_every_start(
     (run_dir / "metrics.jsonl").write_text('{"step": 1, "loss": 0}\n')
     output = launcher.run(run_dir, *SMALL, code=1, restarts=1)
     # Once a start: that torchrun tries again doesn't make the folder this job's.
-    assert output.count("is already in use: give --resume auto") == 2
+    assert output.count("is already in use") == 2
 
 
 @pytest.mark.timeout(300)

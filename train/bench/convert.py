@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simsiam.pipeline.beton.convert import convert
+from simsiam.pipeline.beton.transcode import Transcoding
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.sources.image_folder import ImageFolder
 from simsiam.pipeline.sources.open_records import open_records
@@ -130,11 +131,5 @@ def convert_once(settings: ConvertSettings) -> int:
         from simsiam.train.bench.baseline_ffcv import write_with_ffcv
 
         return write_with_ffcv(source, out, max_side, quality, workers)
-    return convert(
-        open_records(source),
-        out,
-        max_side=None if name == "bytes-copied" else max_side,
-        quality=quality,
-        workers=workers,
-        reencode=name == "re-encoded",
-    ).count
+    how = Transcoding(None if name == "bytes-copied" else max_side, quality, reencode=name == "re-encoded")
+    return convert(open_records(source), out, how, workers=workers).count

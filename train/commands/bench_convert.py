@@ -7,7 +7,9 @@ from typing import get_args
 
 from rich.console import Console
 
+from simsiam.pipeline.errors import DeadWorkerError
 from simsiam.train.bench.rows import ConvertRowName
+from simsiam.train.terminal.advice import dead_worker_advice
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.exit_codes import DONE
 from simsiam.train.terminal.output_file import check_output
@@ -50,7 +52,8 @@ def run(arguments: Sequence[str], prog: str) -> int:
     settings, console = dict(vars(options)), Console()
     if json := settings.pop("json"):
         check_output(json, ".json")
-    results = bench_convert(**settings, say=console.print)
+    with dead_worker_advice(DeadWorkerError, "fewer --workers"):
+        results = bench_convert(**settings, say=console.print)
     print_convert_results(results, console)
     if json:
         write_results(results, json)

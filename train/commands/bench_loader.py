@@ -6,8 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from simsiam.pipeline.errors import DeadLoaderWorkerError
 from simsiam.train.bench.rows import LoaderRowName
 from simsiam.train.config import DeviceName
+from simsiam.train.terminal.advice import dead_worker_advice
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.exit_codes import DONE
 from simsiam.train.terminal.output_file import check_output
@@ -63,7 +65,8 @@ def run(arguments: Sequence[str], prog: str) -> int:
     if json := settings.pop("json"):
         check_output(json, ".json")
     source, rows = settings.pop("source"), settings.pop("backend")
-    results = bench_loaders(source, rows, **settings, say=console.print)
+    with dead_worker_advice(DeadLoaderWorkerError, "fewer --workers or a smaller --batch-size"):
+        results = bench_loaders(source, rows, **settings, say=console.print)
     print_loader_results(results, console)
     if json:
         write_results(results, json)

@@ -7,8 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from simsiam.pipeline.crops import Backend
+from simsiam.pipeline.errors import DeadLoaderWorkerError
 from simsiam.train.bench.rows import TrainRowName
 from simsiam.train.config import DataConfig
+from simsiam.train.terminal.advice import dead_worker_advice
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.bench_options import StepOptions
 from simsiam.train.terminal.exit_codes import DONE
@@ -47,15 +49,16 @@ def run(arguments: Sequence[str], prog: str) -> int:
     step, console = options.step, Console()
     step.check_outputs()
     data = DataConfig(path=options.source, size=step.size, backend=options.backend, workers=options.workers)
-    results = bench_train(
-        step.config(data),
-        options.rows,
-        images=options.images,
-        seconds=step.seconds,
-        rounds=step.rounds,
-        trace=step.profile,
-        say=console.print,
-    )
+    with dead_worker_advice(DeadLoaderWorkerError, "fewer --workers or a smaller --batch-size"):
+        results = bench_train(
+            step.config(data),
+            options.rows,
+            images=options.images,
+            seconds=step.seconds,
+            rounds=step.rounds,
+            trace=step.profile,
+            say=console.print,
+        )
     print_step_results(results, console)
     if step.json:
         write_results(results, step.json)

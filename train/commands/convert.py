@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from simsiam.pipeline.beton.transcode import Transcoding
+from simsiam.pipeline.errors import DeadWorkerError
+from simsiam.train.terminal.advice import dead_worker_advice
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.console import show_progress
 from simsiam.train.terminal.exit_codes import DONE
@@ -52,11 +54,12 @@ def run(arguments: Sequence[str], prog: str) -> int:
     console = Console()
     with show_progress(console, "Listing", "tars") as progress:
         images = open_records(options.source, devkit=options.devkit, progress=progress)
-    with show_progress(console, "Converting", "images") as progress:
+    advice = dead_worker_advice(DeadWorkerError, "fewer --workers")
+    with show_progress(console, "Converting", "images") as progress, advice:
         conversion = convert(
             images,
             options.out,
-            **vars(options.how),
+            options.how,
             workers=options.workers,
             overwrite=options.overwrite,
             progress=progress,

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import DeadLoaderWorkerError, UsageError
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
+from simsiam.train.terminal.advice import broken_image_advice, dead_worker_advice
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.exit_codes import DONE
 from simsiam.train.terminal.run_summary import print_summary
@@ -49,7 +50,11 @@ def run(arguments: Sequence[str], prog: str) -> int:
     console = Console(quiet=not is_first_process())
     default_run_dir = Path("runs") / file.stem
     run_dir = config.run_dir or default_run_dir
-    summary = pretrain(config, default_run_dir, console)
+    with (
+        broken_image_advice(config.data.path, config.data.on_broken, "--data.on-broken replace --resume auto"),
+        dead_worker_advice(DeadLoaderWorkerError, "fewer --data.workers or a smaller --batch-size"),
+    ):
+        summary = pretrain(config, default_run_dir, console)
     print_summary(summary, run_dir, console)
     return DONE
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.crops import Backend
 from simsiam.pipeline.plan import OnBroken
+from simsiam.train.terminal.advice import broken_image_advice
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.console import show_progress
 from simsiam.train.terminal.exit_codes import DONE
@@ -43,11 +44,10 @@ def run(arguments: Sequence[str], prog: str) -> int:
     options = parse(PreviewOptions, arguments, prog)
     from simsiam.pipeline.sources.open_source import open_source
     from simsiam.train.preview import preview
-    from simsiam.train.terminal.broken_image_advice import broken_image_advice
 
     check_output(options.out, ".png")
     source = open_source(options.source)
-    advice = broken_image_advice(source, options.on_broken, "--on-broken replace")
+    advice = broken_image_advice(options.source, options.on_broken, "--on-broken replace")
     with show_progress(Console(), "Decoding", "images") as progress, advice:
         written = preview(
             source,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from simsiam.pipeline.errors import DeadWorkerError
+from simsiam.train.terminal.advice import dead_worker_advice
 from simsiam.train.terminal.arguments import parse
 from simsiam.train.terminal.console import show_progress
 from simsiam.train.terminal.exit_codes import DONE, FAILED
@@ -49,7 +51,8 @@ def run(arguments: Sequence[str], prog: str) -> int:
         check_output(options.json, ".json")
     console = Console()
     show = partial(show_progress, console)
-    found = verify(options.source, devkit=options.devkit, workers=options.workers, show=show)
+    with dead_worker_advice(DeadWorkerError, "fewer --workers"):
+        found = verify(options.source, devkit=options.devkit, workers=options.workers, show=show)
     lines = [f"broken: {name}: {reason}" for name, reason in found.broken]
     lines += [f"damaged: {damage}" for damage in found.damaged]
     for line in [*lines, _summary(found)]:

@@ -1,4 +1,4 @@
-"""An encoder that has seen no batch yet → a copy whose batch norms know what the images make of its weights."""
+"""Batch-norm calibration: estimates the running statistics of an untrained encoder, in a copy, from 256 images."""
 
 import copy
 
@@ -16,7 +16,7 @@ _IMAGES = 256
 
 
 def has_seen_no_batch(encoder: nn.Module) -> bool:
-    """Whether the running statistics of every batch norm are still 0 and 1, which are those of no images."""
+    """Whether every batch norm still has its initial running statistics, 0 and 1."""
     counts = [module.num_batches_tracked for module in encoder.modules() if isinstance(module, _BatchNorm)]
     return not any(int(count) for count in counts if count is not None)
 
@@ -25,9 +25,9 @@ def has_seen_no_batch(encoder: nn.Module) -> bool:
 def with_statistics(encoder: nn.Module, source: Source, transform: CenterCrop, arithmetic: Arithmetic) -> nn.Module:
     """Return a copy of `encoder` with the batch statistics of 256 images, evenly spread over `source`, or of all.
 
-    Normalised by 0 and 1, its activations may grow or vanish from block to block, and what a training is compared with
-    would say little of its weights: on 1,500 images of CIFAR-10 kNN gets 23.2 % of 500 right that way, and 29.2 % with
-    statistics, before any step. Raises ImageError naming an image that can't be decoded.
+    With statistics 0 and 1, activations may grow or vanish from block to block, and the accuracy before training would
+    say little about the weights: kNN on CIFAR-10 (1,500 training and 500 test images) gets 23.2 % without calibration
+    and 29.2 % with it. Raises ImageError naming an image that can't be decoded.
     """
     indices = np.unique(np.linspace(0, len(source) - 1, _IMAGES).round().astype(np.int64))
     crops = [center_crop(source.decode(int(index)), transform.size, transform.short_side) for index in indices]

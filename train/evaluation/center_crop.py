@@ -1,4 +1,4 @@
-"""Centre crop of the evaluation: resize the shorter side, cut the centre out, normalise."""
+"""Centre crop of the evaluation: resize the shorter side, crop the centre, normalise."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ class CenterCrop(NamedTuple):
     size: int = 224
     short_side: int = 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Of red, green and blue on a scale of 0 to 1; by default ImageNet's, as in training."""
+    """Mean of red, green and blue on a scale of 0 to 1; by default ImageNet's, as in training."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation, likewise."""
+    """Standard deviation of red, green and blue; by default ImageNet's."""
 
 
 def default_short_side(size: int) -> int:
@@ -24,13 +24,13 @@ def default_short_side(size: int) -> int:
 
 
 def center_crop(pixels: np.ndarray, size: int, short_side: int) -> np.ndarray:
-    """Resize so that the shorter side is `short_side`, antialiased bilinear, and cut the centre out.
+    """Resize so that the shorter side is `short_side`, antialiased bilinear, and crop the centre.
 
     uint8 (height, width, 3) → uint8 (size, size, 3).
     """
     height, width = pixels.shape[:2]
     scale = short_side / min(height, width)
-    # The longer side is cut down, not rounded, as torchvision's Resize does.
+    # The longer side is rounded down, as in torchvision's Resize.
     resized = (
         (short_side, int(short_side * height / width))
         if width < height

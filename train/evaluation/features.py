@@ -67,14 +67,14 @@ def extract_features(
         collate_fn=_stack,
         worker_init_fn=leave_stopping_to_the_parent,
     )
-    # The modes are kept module by module: a frozen part may be in eval mode inside a training model.
+    # The mode of each module is restored: a frozen part may be in eval mode inside a model in training mode.
     training = [module for module in encoder.modules() if module.training]
     encoder.eval()
     vectors = []
     try:
         for pixels in loader:
             if isinstance(pixels, ImageError):
-                raise ImageError(*pixels.args)  # anew: a raised local would keep this frame, and the workers, alive
+                raise ImageError(*pixels.args)  # a new one: raising a local would keep this frame and the workers alive
             with arithmetic.autocast():
                 output = encoder(normalize(pixels, transform, arithmetic.device))
             vectors.append(output.float().cpu())
@@ -97,7 +97,7 @@ class _CenterCrops(Dataset):
     def __len__(self) -> int:
         return len(self._source)
 
-    # An error is handed over as an item, since PyTorch would wrap its message into the worker's traceback.
+    # An error is returned as an item, since PyTorch would wrap its message into the worker's traceback.
     def __getitem__(self, index: int) -> np.ndarray | ImageError:
         try:
             return center_crop(self._source.decode(index), self._transform.size, self._transform.short_side)

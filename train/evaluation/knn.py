@@ -1,4 +1,4 @@
-"""Features with labels → accuracy of a weighted k-nearest-neighbour classifier."""
+"""kNN evaluation: accuracy of a weighted k-nearest-neighbour classifier on the features of a frozen encoder."""
 
 import warnings
 from collections.abc import Callable
@@ -7,29 +7,25 @@ from typing import NamedTuple
 
 import torch
 
-from simsiam.model.prepare import prepare
-from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.source import Source
-from simsiam.pipeline.sources.open_source import open_source
 from simsiam.pipeline.worker_count import worker_count
-from simsiam.train.config import DeviceName
-from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
+from simsiam.train.config import DeviceName, KnnConfig
 from simsiam.train.evaluation.features import Features, extract_features
-from simsiam.train.load_encoder import load_encoder_and_config
-from simsiam.train.precision import choose_arithmetic, open_device
+from simsiam.train.evaluation.frozen import check_labels, open_frozen, open_labelled_pair
 
 _CHUNK = 1024  # rows of the similarity matrix that are held at once
 
 
 def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: float = 0.1) -> float:
-    """Return the share of `test`, 0 … 1, whose class is found among its neighbours in `train`.
+    """Return the share of `test`, 0 … 1, that its neighbours in `train` classify correctly.
 
-    Cosine similarity s, the k nearest vote with weight exp(s / temperature), the class with most votes wins (Wu et al.
-    2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). k is cut to the
-    number of training images. Raises UsageError when either set is unlabelled.
+    The k nearest by cosine similarity s vote with weight exp(s / temperature), and the class with most votes wins (Wu
+    et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). If there are
+    fewer than k training images, all vote. Raises UsageError when either set is unlabelled, or a setting isn't positive
+    and finite.
     """
-    _refuse_settings(k, temperature)
-    _refuse_unlabelled(train, test)
+    _check_votes(k, temperature)
+    check_labels("train", train.labels)
+    check_labels("test", test.labels)
     bank = torch.nn.functional.normalize(train.vectors, dim=1)
     queries = torch.nn.functional.normalize(test.vectors, dim=1)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -64,40 +60,22 @@ def evaluate_checkpoint(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Measure a checkpoint's encoder; all settings are by default the run's, so that its own figure comes out again."""
-    # Asked here as well, like the labels below, since features can take hours.
-    _refuse_settings(1 if k is None else k, 1.0 if temperature is None else temperature)
-    encoder, config = load_encoder_and_config(checkpoint)
-    k = int(config["knn"]["k"]) if k is None else k
-    temperature = float(config["knn"]["temperature"]) if temperature is None else temperature
-    arithmetic = choose_arithmetic(open_device(device), config["precision"])
-    prepare(encoder, arithmetic.device)  # as in training, so that the monitor's figure comes out again
-    data = config["data"]
-    crop = int(data["size"]) if size is None else size
-    resized = short_side
-    if resized is None:
-        resized = config["knn"]["short_side"] or default_short_side(crop)
-    transform = CenterCrop(crop, resized, tuple(data["mean"]), tuple(data["std"]))
+    """Measure a checkpoint's encoder; all settings are by default the run's, which reproduces its own accuracy."""
+    # Checked before the features, which can take hours.
+    _check_votes(1 if k is None else k, 1.0 if temperature is None else temperature)
+    frozen = open_frozen(checkpoint, size=size, short_side=short_side, device=device)
+    k = int(frozen.config["knn"]["k"]) if k is None else k
+    temperature = float(frozen.config["knn"]["temperature"]) if temperature is None else temperature
     workers = worker_count(workers)
-    sources = open_source(train), open_source(test)
-    if all(source.classes for source in sources) and list(sources[0].classes) != list(sources[1].classes):
-        raise UsageError(f"The classes of {train} and {test} differ; give folders of the same classes.")
-    _refuse_unlabelled(*sources)
+    sources = open_labelled_pair(train, test)
     if k > len(sources[0]):
         warnings.warn(f"k is {k}, but {train} has {len(sources[0])} images: all of them vote.", stacklevel=2)
-    if train.resolve() == test.resolve():
-        warnings.warn(f"{train} is both train and test, so that each image finds itself.", stacklevel=2)
     bank, queries = (
-        extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
+        extract_features(frozen.encoder, source, frozen.transform, frozen.arithmetic, workers, progress=progress)
+        for source in sources
     )
     return Measured(knn_accuracy(bank, queries, k, temperature), k, temperature)
 
 
-def _refuse_settings(k: int, temperature: float) -> None:
-    if k < 1 or temperature <= 0:
-        raise UsageError(f"k is {k} and the temperature {temperature}; both must be positive.")
-
-
-def _refuse_unlabelled(*sets: Features | Source) -> None:
-    if min(int(each.labels.min()) for each in sets) < 0:
-        raise UsageError("kNN needs labelled images: put each class into a folder of its own.")
+def _check_votes(k: int, temperature: float) -> None:
+    KnnConfig(k=k, temperature=temperature)  # raises UsageError for what can't be voted with

@@ -1,4 +1,4 @@
-"""A run's configuration → the kNN accuracy of its encoder, and whom it takes for neighbours, whenever the loop asks."""
+"""kNN monitor: accuracy of the encoder during a run, and a sheet of nearest neighbours."""
 
 import warnings
 from collections.abc import Callable
@@ -6,62 +6,59 @@ from pathlib import Path
 
 import torch
 
-from simsiam.pipeline.errors import UsageError
-from simsiam.pipeline.sources.open_source import open_source
-from simsiam.train.config import PretrainConfig
+from simsiam.pipeline.errors import ImageError, RunError
+from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.evaluation.batch_norm_calibration import has_seen_no_batch, with_statistics
-from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
 from simsiam.train.evaluation.features import extract_features
+from simsiam.train.evaluation.frozen import open_labelled_pair, transform_of_run
 from simsiam.train.evaluation.knn import knn_accuracy
 from simsiam.train.evaluation.neighbour_sheet import write_neighbour_sheet
 from simsiam.train.precision import Arithmetic
 
 
 class KnnMonitor:
-    """Opens its images at once, so that a wrong path is told before the run starts.
+    """Opens its images when constructed, so that a wrong path is an error before the run starts.
 
-    `wanted` is False where the configuration names no images to measure on.
+    `wanted` is False if the configuration names no images to measure on.
     """
 
     def __init__(self, config: PretrainConfig, arithmetic: Arithmetic, workers: int) -> None:
-        knn, data = config.knn, config.data
+        knn = config.knn
         self.wanted = knn.train is not None
         if knn.train is None or knn.test is None:
             return
-        self._sources = open_source(knn.train), open_source(knn.test)
-        for path, source in zip((knn.train, knn.test), self._sources, strict=True):
-            if source.labels.min() < 0:
-                raise UsageError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
-        if list(self._sources[0].classes) != list(self._sources[1].classes):
-            raise UsageError(f"The classes of {knn.train} and {knn.test} differ; give folders of the same classes.")
-        short_side = knn.short_side or default_short_side(data.size)
-        self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
+        self._sources = open_labelled_pair(knn.train, knn.test)
+        self._transform = transform_of_run(to_tree(config))
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
 
     def describe(self) -> str:
-        """Return what will be measured, in words."""
+        """Return a phrase that says what will be measured."""
         train, test = self._sources
         broken = len(train.broken) + len(test.broken)
-        left_out = f", {broken:,} broken {'one' if broken == 1 else 'ones'} left out" if broken else ""
-        return f"{min(self._k, len(train)):,} of {len(train):,} images vote on each of {len(test):,}{left_out}"
+        skipped = f", broken and skipped: {broken:,}" if broken else ""
+        return f"{min(self._k, len(train)):,} of {len(train):,} images vote on each of {len(test):,}{skipped}"
 
     def measure(
         self, encoder: torch.nn.Module, sheet: Path, progress: Callable[[int, int], None] | None = None
     ) -> tuple[float, Path | None]:
         """Return the accuracy, 0 … 1, of `encoder` as it is now, and `sheet`, a PNG of some neighbours.
 
-        The encoder is left as it was, also where `progress`, called with the images done of each set, raises; accuracy
-        and sheet come from the same features. Before its first step an encoder is measured with batch statistics of
-        the images; see `with_statistics`. A sheet that can't be written is no reason to lose a run: it is a warning,
-        and None.
+        The encoder's state is restored, even if `progress` (called with the images done of each set) raises. Accuracy
+        and sheet come from the same features. An encoder without a training step is measured with batch statistics of
+        the images; see `with_statistics`. A sheet that can't be written is a warning, and None. Raises RunError naming
+        an image that can't be decoded.
         """
-        if has_seen_no_batch(encoder):
-            encoder = with_statistics(encoder, self._sources[0], self._transform, self._arithmetic)
-        train, test = (
-            extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
-            for source in self._sources
-        )
+        try:
+            if has_seen_no_batch(encoder):
+                encoder = with_statistics(encoder, self._sources[0], self._transform, self._arithmetic)
+            train, test = (
+                extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
+                for source in self._sources
+            )
+        except ImageError as error:
+            # No ImageError: what the run does with a broken image of its own does not apply here.
+            raise RunError(f"The kNN monitor needs an image that can't be decoded: {error}; take it out.") from None
         accuracy = knn_accuracy(train, test, self._k, self._temperature)
         try:
             return accuracy, write_neighbour_sheet(self._sources, (train, test), self._transform, sheet)

@@ -1,4 +1,4 @@
-"""Features of two labelled sources → a PNG: test images, each with its nearest training images."""
+"""Neighbour sheet: a PNG of test images, each with its nearest training images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ _COLORS = {"the test image": "black", "same class": "#2e8b57", "another class": 
 def nearest_neighbours(train: Features, queries: torch.Tensor, k: int) -> torch.Tensor:
     """Return the `k` training images nearest to each feature vector of `queries` (m, d), int64 (m, k).
 
-    The nearest by cosine similarity comes first; k is cut to the number of training images.
+    The nearest by cosine similarity comes first; if there are fewer than k training images, all are returned.
     """
     bank, vectors = (torch.nn.functional.normalize(each, dim=1) for each in (train.vectors, queries))
     return (vectors @ bank.T).topk(min(k, len(bank)), dim=1).indices
@@ -35,7 +35,7 @@ def write_neighbour_sheet(
     rows: int = 8,
     k: int = 8,
 ) -> Path:
-    """Draw `rows` test images, evenly spread over their source, each beside its `k` nearest training images.
+    """Draw `rows` test images, evenly spread over their source, each with its `k` nearest training images.
 
     `sources` and `features` are those of the training and of the test images. A green frame marks a neighbour of the
     same class, a red one another class. The images are those that the encoder saw, `transform`'s centre crops.
@@ -65,10 +65,10 @@ def _write(rows: Sequence[Sequence[tuple[npt.NDArray[np.uint8], str]]], out: Pat
     pitch = rows[0][0][0].shape[0] + 2 * _FRAME + _GAP
     sheet = Image.new("RGB", (max(map(len, rows)) * pitch + _GAP, len(rows) * pitch + _GAP + _HEADER), "white")
     draw = ImageDraw.Draw(sheet)
-    place = _GAP
+    x = _GAP
     for text, color in _COLORS.items():
-        draw.text((place, 3), text, fill=color)
-        place += int(draw.textlength(text)) + 3 * _GAP
+        draw.text((x, 3), text, fill=color)
+        x += int(draw.textlength(text)) + 3 * _GAP
     for i, row in enumerate(rows):
         for j, (pixels, kind) in enumerate(row):
             left, top = _GAP + j * pitch, _HEADER + _GAP + i * pitch

@@ -1,4 +1,4 @@
-"""State of a run ↔ files: atomic to write, checked and safe to load, newest valid one first."""
+"""Checkpoints: the state of a run as files, written atomically, checked when loaded; the newest valid one is found."""
 
 import itertools
 import pickle
@@ -14,7 +14,7 @@ from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.errors import UsageError
 
 FORMAT = 2
-"""Number of the layout of a state; to be raised when an older one can't be gone on from."""
+"""Version of the layout of a state; raised when older states can't be resumed."""
 
 WHAT_TO_GIVE = "a run folder, or a .pt file of its folder checkpoints"
 
@@ -22,18 +22,18 @@ _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
 class DamagedCheckpoint(UsageError):
-    """The file is cut, has changed since it was written, or can't be read."""
+    """The file is truncated, has changed since it was written, or can't be read."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return where the checkpoint after `step` steps lies."""
+    """Return the path of the checkpoint after `step` steps."""
     return folder / f"step-{step:09d}.pt"
 
 
 def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int, keep_every_steps: int = 0) -> Path:
-    """Write `state` so that a file under its final name is always whole, then delete old ones.
+    """Write `state` atomically, then delete old checkpoints.
 
-    What stays are the newest `keep`, and those of every multiple of `keep_every_steps` steps (0: none).
+    Kept are the newest `keep`, and those at multiples of `keep_every_steps` steps (0: none).
     """
     path = checkpoint_path(folder, step)
     with open_atomically(path) as file:
@@ -45,20 +45,20 @@ def save_checkpoint(state: dict[str, Any], folder: Path, step: int, keep: int, k
 
 
 def set_aside(folder: Path, after_step: int) -> Path | None:
-    """Move the checkpoints after `after_step` into a folder of their own, and return it; None if there are none.
+    """Move the checkpoints after `after_step` into a new folder, and return it; None if there are none.
 
-    A run that goes on from there must not find them again, nor may they count as its newest.
+    A run that resumes at `after_step` must not take them for its newest.
     """
     later = [path for path in list_checkpoints(folder) if _step_of(path) > after_step]
     if not later:
         return None
-    # A folder of its own each time: nothing that was set aside before is written over.
+    # A new folder each time, so that nothing set aside before is overwritten.
     numbers = itertools.count(1)
-    place = next(each for number in numbers if not (each := folder / f"later-than-{after_step:09d}-{number}").exists())
-    place.mkdir()
+    aside = next(each for number in numbers if not (each := folder / f"later-than-{after_step:09d}-{number}").exists())
+    aside.mkdir()
     for path in later:
-        path.replace(place / path.name)
-    return place
+        path.replace(aside / path.name)
+    return aside
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -67,16 +67,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU without running any code in it.
+    """Load a checkpoint to the CPU without executing code from it.
 
-    Raises DamagedCheckpoint, or UsageError when the file is foreign or of another version of simsiam.
+    Raises DamagedCheckpoint; UsageError when the file is foreign or of another version of simsiam.
     """
     try:
-        # Anything else torch.load takes for a format of old, and recommends to load it unsafely.
+        # torch.load takes any other file for its old format, and recommends to load it unsafely.
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
         if not is_zip:
-            raise DamagedCheckpoint(f"The checkpoint {path} is cut short, or it is none.")
+            raise DamagedCheckpoint(f"The checkpoint {path} is truncated, or is no checkpoint.")
         record = _damaged_record(path)
         state = torch.load(path, map_location="cpu", weights_only=True) if record is None else None
     except DamagedCheckpoint:
@@ -84,12 +84,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DamagedCheckpoint(f"The checkpoint {path} can't be read: {error.strerror}.") from None
     except pickle.UnpicklingError:
-        # PyTorch's message recommends to run whatever code is in it.
+        # PyTorch's message recommends to execute the code in it.
         raise DamagedCheckpoint(
-            f"The checkpoint {path} holds more than tensors, numbers and text, and is not opened: it is none of ours,"
-            " or was changed."
+            f"The checkpoint {path} holds more than tensors, numbers and text, so it is not opened: it is not from"
+            " simsiam, or was changed."
         ) from None
-    except Exception as error:  # a cut or overwritten zip raises whatever its reader stumbles over
+    except Exception as error:  # a truncated or overwritten zip raises errors of any class
         first_line = str(error).partition("\n")[0]
         raise DamagedCheckpoint(f"The checkpoint {path} is damaged: {first_line}.") from None
     if record is not None:
@@ -99,31 +99,31 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if state.get("format") != FORMAT:
         raise UsageError(
             f"The checkpoint {path} has format {state.get('format')}, and this version of simsiam reads {FORMAT}:"
-            " use the version that wrote it, or give another --run-dir to start anew."
+            " use the version that wrote it, or train again in another run folder."
         )
     return state
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Load the newest valid checkpoint, with a warning for every newer damaged one; None if the folder has none.
+    """Load the newest valid checkpoint, and warn of every newer damaged one; None if the folder has none.
 
-    Raises UsageError when all are damaged, or when the newest whole one is of another version of simsiam.
+    Raises UsageError when all are damaged, or when the newest valid one is of another version of simsiam.
     """
     checkpoints = list_checkpoints(folder)
     for path in checkpoints:
         try:
             return path, load_checkpoint(path)
         except DamagedCheckpoint as error:
-            warnings.warn(f"{error} Going back to the one before.", stacklevel=2)
+            warnings.warn(f"{error} Trying the one before.", stacklevel=2)
     if checkpoints:
-        raise UsageError(f"No checkpoint in {folder} is whole; give another --run-dir to start anew.")
+        raise UsageError(f"All checkpoints in {folder} are damaged; train again in another run folder.")
     return None
 
 
 def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Load a checkpoint, or the newest valid one of a run folder; returns its path, too.
+    """Load a checkpoint, or the newest valid one of a run folder; return its path and state.
 
-    Raises UsageError when there is none, and what `load_checkpoint` and `newest_checkpoint` raise.
+    Raises UsageError when there is none or it is damaged, and what `newest_checkpoint` raises.
     """
     if not path.is_dir():
         try:
@@ -137,9 +137,9 @@ def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _damaged_record(path: Path) -> str | None:
-    """Compare each record with the CRC-32 that PyTorch writes beside it, but does not look at when it loads.
+    """Check each record against the CRC-32 that PyTorch writes with it but ignores when loading.
 
-    Returns the name of the first that differs.
+    Returns the name of the first record that differs, or None.
     """
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()

@@ -1,4 +1,4 @@
-"""State of a run → a copy on the CPU, written to a file by a thread while the training goes on."""
+"""Checkpoint writer: writes a copy of a run's state in a thread while training continues."""
 
 import threading
 import warnings
@@ -14,8 +14,8 @@ from simsiam.train.run.checkpoint import save_checkpoint
 class CheckpointWriter:
     """Writes checkpoints into `folder` in the background, one at a time.
 
-    A failure, such as a full disk, is a warning: the training goes on, and the checkpoints written before stay.
-    `keep` and `keep_every_steps` say which, as in `save_checkpoint`.
+    A failure, such as a full disk, is a warning: training continues, and earlier checkpoints are kept. `keep` and
+    `keep_every_steps` are those of `save_checkpoint`.
     """
 
     def __init__(self, folder: Path, keep: int, keep_every_steps: int = 0) -> None:
@@ -23,21 +23,23 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
-    def begin(self, snapshot: dict[str, Any], step: int) -> None:
-        """Begin to write a `snapshot`, which nobody may change any more; waits for the one under way before."""
+    def start(self, snapshot: dict[str, Any], step: int) -> None:
+        """Start writing a `snapshot`, which must not change from now on; waits for the write under way, if any."""
         self.close()
-        # No daemon: a process that ends for whatever reason still finishes the file, unless it is killed.
+        # Not a daemon, so that a process that ends still finishes the file, unless it is killed.
         self._thread = threading.Thread(target=self._write, args=(snapshot, step), name="checkpoint writer")
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until the last one is on the disk. Raises RunError when it could not be written."""
+        """Wait until the last checkpoint is on disk. Raises RunError if it could not be written."""
         self.close()
         if self._failure:
-            raise RunError(f"{self._failure}. Make room, then go on from the one before with --resume auto.")
+            raise RunError(
+                f"{self._failure}. Make room, then resume from the checkpoint before.", argument="resume=auto"
+            )
 
     def close(self) -> None:
-        """Wait for the one under way, whatever becomes of it."""
+        """Wait for the write under way, without raising if it fails."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -49,12 +51,12 @@ class CheckpointWriter:
         except Exception as error:
             told = error.strerror if isinstance(error, OSError) else str(error)
             first_line = (told or str(error)).partition("\n")[0]
-            self._failure = f"The checkpoint of step {step} could not be written. {first_line}"
-            warnings.warn(f"{self._failure}. The ones before stay.", stacklevel=2)
+            self._failure = f"The checkpoint of step {step} could not be written: {first_line}"
+            warnings.warn(f"{self._failure}. Earlier checkpoints are kept.", stacklevel=2)
 
 
 def snapshot(state: Any) -> Any:
-    """Return a copy of dicts, lists and tuples in which every tensor is a copy on the CPU. Waits for the device."""
+    """Return a copy of nested dicts, lists and tuples, with every tensor copied to the CPU. Waits for the device."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):

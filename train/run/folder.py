@@ -1,4 +1,4 @@
-"""Configuration → the folder a run lives in, held by this process alone: new, or one to go on from."""
+"""Run folder: creates or reopens the folder of a run, locks it, and finds the checkpoint to resume from."""
 
 import dataclasses
 import fcntl
@@ -26,7 +26,7 @@ class RunFolder(NamedTuple):
 
     path: Path
     state: dict[str, Any] | None
-    """The checkpoint to go on from, or None for a new run."""
+    """The checkpoint to resume from; None for a new run."""
     resumed_from: Path | None
     images: dict[str, Any]
     """The images of the run; see `describe_images`."""
@@ -38,7 +38,7 @@ class RunFolder(NamedTuple):
 
 
 def describe_images(source: Source) -> dict[str, Any]:
-    """Return number and fingerprint of the images: what a checkpoint remembers of them."""
+    """Return the number and the hash of the images, which a checkpoint stores."""
     return {"count": len(source), "fingerprint": hash_images(source)}
 
 
@@ -46,18 +46,18 @@ def describe_images(source: Source) -> dict[str, Any]:
 def open_run_folder(
     config: PretrainConfig, default: Path, images: dict[str, Any], job: str | None = None
 ) -> Iterator[RunFolder]:
-    """Create or reopen the run folder, write `config.yaml` and `environment.json` into it, and keep others out.
+    """Create or reopen the run folder, lock it, and write `config.yaml` and `environment.json` into it.
 
-    `images` are those to train on, from `describe_images`. A folder that the same `job` has opened before is gone on
-    with, whatever `config.resume` says, since torchrun has started the job again; unless `stop_job` was called. Where
-    the run goes on from another checkpoint than the newest, those of later steps are set aside, with a warning.
+    `images` describes the training images, see `describe_images`. If torchrun restarts the same `job`, the run resumes
+    whatever `config.resume` says, unless `stop_job` was called. If the run resumes from another checkpoint than the
+    newest, later ones are set aside, with a warning.
 
-    Raises UsageError when another process trains in it, when it holds another run or something else, lies among the
-    images, or when the checkpoint was made with other settings or images; then nothing is written.
+    Raises UsageError, and writes nothing, when another process trains in the folder, when it holds another run or other
+    files, when it is among the images, or when the checkpoint has other settings or images.
     """
     path = config.run_dir or default
-    _refuse_place(path, config)
-    # Held before the checkpoints are looked at, or the other process might write one more.
+    _refuse_foreign_folder(path, config)
+    # Locked before the checkpoints are listed, or another process might write one more.
     lock = _lock(path) if (path / _LOCK).exists() else None
     try:
         state, resumed_from = _find_state(config, path, images, started_again=_was_opened_by(job, path))
@@ -65,7 +65,7 @@ def open_run_folder(
             path.mkdir(parents=True, exist_ok=True)
             lock = lock or _lock(path)
             for folder in (path, path / "plots", path / "checkpoints"):
-                for half_written in folder.glob("*.part"):  # by a process that was killed
+                for half_written in folder.glob("*.part"):  # of a process that was killed
                     half_written.unlink()
             repeatable = dataclasses.replace(config, run_dir=None, resume="never")
             write_text_atomically(path / "config.yaml", yaml.safe_dump(to_tree(repeatable), sort_keys=False))
@@ -75,7 +75,7 @@ def open_run_folder(
             left = set_aside(path / "checkpoints", after_step=state["step"]) if state else None
         except OSError as error:
             raise UsageError(
-                f"The run folder {path} can't be written: {error.strerror}. Give another --run-dir."
+                f"The run folder {path} can't be written: {error.strerror}. Give another one.", argument="run_dir"
             ) from None
         if left:
             warnings.warn(f"The checkpoints of later steps are now in {left}; delete them when you like.", stacklevel=3)
@@ -93,7 +93,7 @@ _STOPPED = " stopped"
 
 
 def stop_job(folder: RunFolder) -> None:
-    """Note that the job that has the folder open is to end, so that torchrun does not start it again and again."""
+    """Mark the job as stopped, so that its restarts by torchrun don't resume the run."""
     if (folder.path / _JOB).is_file():
         write_text_atomically(folder.path / _JOB, (folder.path / _JOB).read_text() + _STOPPED)
 
@@ -103,30 +103,34 @@ def _was_opened_by(job: str | None, path: Path) -> bool:
         return False
     opened_by = (path / _JOB).read_text()
     if opened_by == job + _STOPPED:
-        raise UsageError(f"The run in {path} was stopped by its health, so it is not gone on with.")
+        raise UsageError(f"The run in {path} was stopped by its health checks, so it is not resumed.")
     return opened_by == job
 
 
-def _refuse_place(path: Path, config: PretrainConfig) -> None:
-    """Refuse a folder that holds what no run wrote, or whose pictures would be found among the images next time."""
+def _refuse_foreign_folder(path: Path, config: PretrainConfig) -> None:
+    """Refuse a folder with files that no run wrote, or inside the images, where its pictures would become images."""
     for images in (config.data.path, config.knn.train, config.knn.test):
         if images is not None and images.is_dir() and path.resolve().is_relative_to(images.resolve()):
-            raise UsageError(f"The run folder {path} lies in {images}, among the images; give another --run-dir.")
+            raise UsageError(
+                f"The run folder {path} is in {images}, among the images; give another one.", argument="run_dir"
+            )
     of_a_run = any((path / name).exists() for name in (_LOCK, "config.yaml", "metrics.jsonl", "checkpoints"))
     if path.is_dir() and not of_a_run and any(path.iterdir()):
-        raise UsageError(f"The folder {path} is not empty, and what it holds is no run; give another --run-dir.")
+        raise UsageError(
+            f"The folder {path} is not empty, and what it holds is no run; give another one.", argument="run_dir"
+        )
 
 
 def _lock(path: Path) -> TextIO:
-    """Keep other processes out of a run folder until the file is closed, or this process ends, however it ends."""
+    """Lock a run folder until the file is closed or this process ends, however it ends."""
     file = (path / _LOCK).open("a")
     try:
-        # Of the two kinds of lock the one that forked loader processes don't inherit, and that works across NFS.
+        # lockf, not flock: forked loader processes don't inherit it, and it works on NFS.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # POSIX allows either
         file.close()
         raise UsageError(
-            f"Another process is training in {path}: wait for it to end, or give another --run-dir."
+            f"Another process is training in {path}: wait for it to end, or give another folder.", argument="run_dir"
         ) from None
     except OSError as error:
         warnings.warn(
@@ -138,30 +142,33 @@ def _lock(path: Path) -> TextIO:
 def _find_state(
     config: PretrainConfig, path: Path, images: dict[str, Any], started_again: bool
 ) -> tuple[dict[str, Any] | None, Path | None]:
-    """Return the checkpoint to go on from, and where it lies."""
+    """Return the checkpoint to resume from, and its path."""
     checkpoints = list_checkpoints(path / "checkpoints")
     path_in_use = bool(checkpoints or read_metrics(path)) and not started_again
     state, resumed_from = None, None
-    # A run that was begun from a checkpoint elsewhere begins from that one again until it has one of its own.
+    # A run started from a checkpoint elsewhere restarts from that one until it has its own.
     if config.resume == "auto" or (started_again and (checkpoints or config.resume == "never")):
         resumed_from, state = newest_checkpoint(path / "checkpoints") or (None, None)
     elif config.resume == "never":
         if path_in_use:
             raise UsageError(
-                f"The run folder {path} is already in use: give --resume auto to go on, or another --run-dir."
+                f"The run folder {path} is already in use: resume its run, or give another folder.",
+                argument="resume=auto",
             )
     else:
         resumed_from, state = open_checkpoint(Path(config.resume).expanduser())
         if path_in_use and path.resolve() not in resumed_from.resolve().parents:
             raise UsageError(
-                f"The run folder {path} is already in use by another run than {resumed_from}; give another --run-dir."
+                f"The run folder {path} is already in use by another run than {resumed_from}; give another folder.",
+                argument="run_dir",
             )
     if state is not None:
         differences = identity_differences(state["config"], to_tree(config))
         if differences:
             raise UsageError(
                 f"The run in {path} was started with other settings ({'; '.join(differences)}):"
-                " give the same ones to go on, or another --run-dir to start anew."
+                " give the same ones to resume it, or another folder to start anew.",
+                argument="run_dir",
             )
         _refuse_other_images(state["images"], images, config, path)
     return state, resumed_from
@@ -175,5 +182,6 @@ def _refuse_other_images(was: dict[str, Any], now: dict[str, Any], config: Pretr
         difference = f"{config.data.path} has as many, but with other names, classes or sizes"
     raise UsageError(
         f"The run in {path} was started on {was['count']:,} images, and {difference}:"
-        " give the same images to go on, or another --run-dir to start anew."
+        " give the same images to resume it, or another folder to start anew.",
+        argument="run_dir",
     )

@@ -1,4 +1,4 @@
-"""metrics.jsonl of a run: the sums over the steps between two lines, the file, and its summary."""
+"""Metrics of a run: means over the steps between two lines, the file metrics.jsonl, and its summary."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Line = dict[str, Any]
 
 
 def read_metrics(run_dir: Path) -> list[Line]:
-    """Return the lines of a run's metrics.jsonl, oldest first; none if it has not started."""
+    """Return the lines of a run's metrics.jsonl, oldest first; [] if the run has not started."""
     try:
         lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -34,7 +34,7 @@ def read_metrics(run_dir: Path) -> list[Line]:
         try:
             record = json.loads(line)
         except ValueError:
-            continue  # being written when the run was killed, or damaged
+            continue  # truncated when the run was killed, or damaged
         if isinstance(record, dict) and "step" in record:
             records.append(record)
     return records
@@ -52,14 +52,14 @@ def summarize(records: list[Line]) -> Line:
 
 
 class MetricsLog:
-    """Appends records to metrics.jsonl, and gives them and pictures to trackers.
+    """Appends records to metrics.jsonl, and sends records and pictures to trackers.
 
-    No failure of these, such as a full disk, ends a training: it is a warning. Records that can't be written now are
-    written with a later one; a tracker that fails is left out from then on.
+    A failure, such as a full disk, is a warning and doesn't end training. Records that can't be written now are
+    written with a later one; a tracker that fails is not used again.
     """
 
     def __init__(self, run_dir: Path, trackers: Sequence[Tracker] = (), after_step: int = 0) -> None:
-        """Go on after `after_step`: what a killed run wrote beyond its last checkpoint is dropped."""
+        """Continue after `after_step`: lines that a killed run wrote after its last checkpoint are dropped."""
         path = run_dir / "metrics.jsonl"
         kept = [record for record in read_metrics(run_dir) if record["step"] <= after_step]
         write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
@@ -77,7 +77,7 @@ class MetricsLog:
         self._tell(lambda tracker: tracker.show(line))
 
     def show_picture(self, name: str, file: Path, step: int) -> None:
-        """Give a PNG as it is now to the trackers, under a name such as `neighbours`."""
+        """Send a PNG to the trackers, under a name such as `neighbours`."""
         with Image.open(file) as picture:
             pixels = np.asarray(picture.convert("RGB"))
         self._tell(lambda tracker: tracker.show_picture(name, pixels, step))
@@ -93,14 +93,14 @@ class MetricsLog:
         for tracker in self._trackers.copy():
             try:
                 what(tracker)
-            except Exception as error:  # whatever it is that programs of others raise
+            except Exception as error:  # other programs raise errors of any class
                 self._trackers.remove(tracker)
                 name = type(tracker).__name__
-                warnings.warn(f"{name} failed and gets nothing more of this run: {error}", stacklevel=3)
+                warnings.warn(f"{name} failed and gets no more records of this run: {error}", stacklevel=3)
 
 
 class NoLog:
-    """A `MetricsLog` that writes nothing: that of all processes after the first."""
+    """A `MetricsLog` that writes nothing, for all processes but the first."""
 
     def write(self, record: Record) -> None:
         """Write nothing."""
@@ -123,7 +123,7 @@ class WindowMeans(NamedTuple):
 
 
 class StepWindow:
-    """Sums over the steps since the last record; loss and spread stay on the device until they are asked for."""
+    """Sums over the steps since the last record; loss and spread stay on the device until `means`."""
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, device=device)
@@ -160,16 +160,16 @@ class StepWindow:
         return _Pause(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums, so that a resumed run writes the very same means."""
+        """Return the sums, so that a resumed run writes the same means."""
         return {"sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the sums of a saved run; the clock starts now."""
+        """Restore the sums of a saved run; the clock starts now."""
         self.sums.copy_(state["sums"])
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Begin to count steps and seconds from here: what took time before is no part of the speed."""
+        """Start counting steps and seconds; earlier ones don't count towards the speed."""
         self._timed_steps = 0
         self._wait_seconds = 0.0
         self._started = time.perf_counter()

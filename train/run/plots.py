@@ -1,4 +1,4 @@
-"""Curves of one or several runs: metrics.jsonl → one PNG."""
+"""Curves of one or several runs as one PNG, from their metrics.jsonl."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from simsiam.train.run.record import METRICS
 
 
 def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
-    """Draw each metric that has a curve against epochs; one colour a run, named below.
+    """Draw each metric that has a curve against epochs; one colour per run, with a legend below.
 
     Raises UsageError when a folder holds no metrics.
     """
@@ -23,7 +23,7 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     runs = {run_dir: read_metrics(run_dir) for run_dir in run_dirs}
     for run_dir, records in runs.items():
         if not records:
-            raise UsageError(f"{run_dir} is no run folder with a metrics.jsonl and a line in it; give one that is.")
+            raise UsageError(f"{run_dir} is no run folder, or its metrics.jsonl has no line yet; give a run folder.")
     colors = [f"C{number % 10}" for number in range(len(runs))]
     healthy = {width**-0.5 for width in map(_projection_dim, runs) if width}
     curves = {name: metric for name, metric in METRICS.items() if metric.curve}
@@ -46,7 +46,7 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
             axis.axhline(std, linestyle="--", color="gray", linewidth=1)
         axis.set(title=metric.curve, xlabel="epoch")
         axis.grid(alpha=0.3)
-        axis.ticklabel_format(axis="y", useOffset=False)  # 0.00187, and not a difference from a number above
+        axis.ticklabel_format(axis="y", useOffset=False)  # 0.00187, not an offset to a number above the axis
         if metric.from_zero and axis.lines:
             axis.set_ylim(0, axis.dataLim.ymax * 1.1 or None)
         if not axis.lines:
@@ -62,7 +62,7 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> Path:
 
 
 def tell_apart(run_dirs: Sequence[Path]) -> list[str]:
-    """Return a name for each folder: its own, with as many of its parents as no other folder here shares."""
+    """Return a name for each folder: its own, after as many parents as make it unique."""
     paths = [run_dir.resolve().parts for run_dir in run_dirs]
 
     def name(path: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """Record: one line of metrics.jsonl. Each key is defined here once, with its meaning, its unit and how it is shown.
 
 The console, the curves, the report, TensorBoard and the list in train/README.md derive from it: a new metric is a field
-here, and whatever measures it.
+here, and its measurement.
 """
 
 from dataclasses import dataclass, fields
@@ -17,7 +17,7 @@ class Metric:
 
     unit: str = ""
     console: str = ""
-    """The key on the console; empty: not there."""
+    """The key on the console; empty: not shown."""
     row: int = 0
     """Row of the console's panel, from 0."""
     curve: str = ""
@@ -27,7 +27,7 @@ class Metric:
     has_healthy_value: bool = False
     """Whether 1/√d is its healthy value, drawn as a dashed line."""
     summary: str = ""
-    """Its name in the report's summary, a format string of `healthy` (1/√d); empty: not there."""
+    """Its name in the report's summary, a format string of `healthy` (1/√d); empty: not shown."""
     number: str = "{:,}"
     """Its value in the report's summary."""
 
@@ -38,7 +38,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One line. A key is left out of it where it was not measured (None)."""
+    """One line. Keys that were not measured (None) are omitted."""
 
     step: Annotated[int, Metric("steps", summary="Steps")]
     """Steps since the start of the run."""
@@ -61,7 +61,7 @@ class Record:
     ] = None  # fmt: skip
     """Spread of the normalised outputs, mean since the line before: 1/√d is healthy, 0 collapsed."""
     images_per_second: Annotated[float | None, Metric("images/s", "{rate} images/s", 1, curve="images/s")] = None
-    """Source images per second of all processes, pauses for evaluation and saving left out."""
+    """Source images per second of all processes, without pauses for evaluation and saving."""
     views_per_second: Annotated[float | None, Metric("views/s", "{rate} views/s", 1)] = None
     """Augmented views per second: two of each image."""
     wait_percent: Annotated[float | None, Metric("%", "wait {value:.0f} %", 1, curve="waiting for data, %")] = None
@@ -71,7 +71,7 @@ class Record:
     predictor_learning_rate: Annotated[float | None, Metric()] = None
     """Learning rate of the predictor."""
     gpu_memory_gib: Annotated[float | None, Metric("GiB", "GPU {value:.1f} GiB", 1)] = None
-    """The most memory that PyTorch has taken of the GPU."""
+    """Peak of the GPU memory that PyTorch has allocated."""
     loss_scale: Annotated[float | None, Metric()] = None
     """Factor that the loss is scaled by in fp16."""
     skipped_steps: Annotated[int | None, Metric("steps", summary="Steps skipped (gradient not finite)")] = None
@@ -82,7 +82,7 @@ class Record:
         int | None,
         Metric("images", "broken images replaced: {value:,}", 2, summary="Broken images replaced by the next good one"),
     ] = None
-    """Broken images since the start of the run that the next good one stood in for."""
+    """Broken images since the start of the run, each replaced by the next good one."""
     augment_ms: Annotated[float | None, Metric("ms")] = None
     """Augmentation in the last step before the line."""
     forward_ms: Annotated[float | None, Metric("ms")] = None
@@ -95,7 +95,7 @@ class Record:
     """Accuracy of a k-nearest-neighbour classifier, 0 … 1; on a line of its own."""
 
     def line(self) -> dict[str, Any]:
-        """Return what is measured, ready for JSON, in the order of the fields."""
+        """Return the measured values, ready for JSON, in the order of the fields."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in values if value is not None}
 

@@ -1,4 +1,4 @@
-"""Report of a run: summary.json, the curves, and report.html, one page that needs nothing else."""
+"""Report of a run: summary.json, the curves, and report.html, one page with all pictures in it."""
 
 import base64
 import json
@@ -37,9 +37,9 @@ td:first-child { color: #666; } td:last-child { font-variant-numeric: tabular-nu
 
 
 def draw_views(run_dir: Path, source: Source, config: PretrainConfig) -> Path | None:
-    """Draw the sheet of augmented views of the first images, and return the PNG; None where that goes wrong.
+    """Draw the sheet of augmented views of the first images, and return the PNG; None if that fails.
 
-    It is no reason to lose a run: what goes wrong is a warning.
+    A failure is a warning, since it must not end the run.
     """
     out = run_dir / "plots" / "views.png"
     try:
@@ -50,18 +50,18 @@ def draw_views(run_dir: Path, source: Source, config: PretrainConfig) -> Path | 
             size=config.data.size,
             count=min(_SHEET_IMAGES, len(source)),
             seed=config.seed,
-            backends=("torch",),  # decodes these few images and no more
+            backends=("torch",),  # decodes only these few images
             on_broken=config.data.on_broken,
         )
     except ImageError:
-        return None  # the run's first step meets the same image, and tells of it
+        return None  # the run's first step finds the same image, and reports it
     except (OSError, RunError, UsageError) as error:
         warnings.warn(f"The augmented views of {run_dir} could not be drawn: {error}", stacklevel=2)
         return None
 
 
 def report_run(run_dir: Path) -> None:
-    """Write `summary.json`, the curves and `report.html`; as in `draw_views`, what goes wrong is a warning."""
+    """Write `summary.json`, the curves and `report.html`; a failure is a warning, as in `draw_views`."""
     try:
         summary = summarize(read_metrics(run_dir))
         write_text_atomically(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -79,7 +79,7 @@ def report_run(run_dir: Path) -> None:
 
 
 def report_page(run_dir: Path) -> str:
-    """Return the page about a run folder as HTML, with the pictures in it; what the folder lacks is left out."""
+    """Return the page about a run folder as HTML, with its pictures; for missing ones it says so."""
     records = read_metrics(run_dir)
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     environment = json.loads((run_dir / "environment.json").read_text())
@@ -130,7 +130,7 @@ def _throughput(records: list[Line]) -> str:
         for stage in STAGES
         if any(f"{stage}_ms" in record for record in timed)
     }
-    # Of the last step before each line; what is not waiting is shared out in their proportion.
+    # The stages of the last step before each line; the time not spent waiting is split in their proportion.
     shares = {stage: (100 - wait) * each / sum(stages.values()) for stage, each in stages.items()}
     rows += [(stage.capitalize(), f"{shares[stage]:.1f} %, {each:,.2f} ms a step") for stage, each in stages.items()]
     parts = [*(shares or {"computing": 100 - wait}).items(), ("waiting", wait)]

@@ -1,4 +1,4 @@
-"""Resume: what a checkpoint holds of a run, and how a run goes back to it, in the middle of an epoch as well.
+"""Resume: the state of a run in a checkpoint, and how to restore it, also in the middle of an epoch.
 
 Nothing of the loader is saved: order and augmentation are a pure function of seed, epoch and image, so the step alone
 says where an epoch continues. The loop asks for `loader.epoch(run.epoch, first_step=run.step_in_epoch)`.
@@ -13,7 +13,7 @@ from simsiam.train.run.metrics import StepWindow
 
 
 class ResumableRun(Protocol):
-    """The part of a `TrainingRun` that a checkpoint keeps."""
+    """The part of a `TrainingRun` that a checkpoint stores."""
 
     config: PretrainConfig
     folder: RunFolder
@@ -23,7 +23,7 @@ class ResumableRun(Protocol):
 
 
 def checkpoint_state(run: ResumableRun, learner: Learner, replaced_images: int) -> dict[str, Any]:
-    """Return all that a run needs to end with the same bits as if it had never stopped; the tensors are live ones."""
+    """Return what a run needs to end with the same bits as without a stop; the tensors are live, not copies."""
     learned = learner.state_dict()
     return {
         "config": to_tree(run.config),
@@ -39,7 +39,7 @@ def checkpoint_state(run: ResumableRun, learner: Learner, replaced_images: int) 
 
 
 def restore(run: ResumableRun, learner: Learner, state: dict[str, Any]) -> None:
-    """Bring a run and its learner to the state of a checkpoint."""
+    """Restore a run and its learner from the state in a checkpoint."""
     learner.load_state_dict(state)
     run.window.load_state_dict(state["window"])
     run.step = state["step"]

@@ -1,4 +1,4 @@
-"""A run's records and pictures → the programs that show them, where asked: TensorBoard, Weights & Biases."""
+"""Trackers: send a run's records and pictures to TensorBoard and Weights & Biases, if configured."""
 
 import sys
 import uuid
@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simsiam.pipeline.atomic_write import write_text_atomically
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.interruption import Interrupted
 
 
 class Tracker(Protocol):
-    """A program that shows what a run reports."""
+    """A program that shows records and pictures of a run."""
 
     def show(self, record: dict[str, Any]) -> None:
         """Show a line of metrics.jsonl."""
@@ -32,16 +32,18 @@ class Tracker(Protocol):
 
 
 def check_trackers(config: PretrainConfig) -> None:
-    """Raise UsageError when a program that is asked for isn't installed."""
+    """Raise MissingError when a configured tracker isn't installed."""
     if config.log.wandb is None:
         return
     found = find_spec("wandb")
-    if found is None or found.origin is None:  # without an origin it is but a folder `wandb`, as wandb itself leaves
-        raise UsageError("--log.wandb needs the package wandb, which isn't installed: pip install wandb.")
+    if (
+        found is None or found.origin is None
+    ):  # without an origin it is only a folder `wandb`, which wandb itself creates
+        raise MissingError("log.wandb needs the package wandb, which isn't installed: pip install wandb.")
 
 
 def open_trackers(config: PretrainConfig, run_dir: Path, after_step: int) -> list[Tracker]:
-    """Open what `config.log` asks for, to go on after `after_step`."""
+    """Open the trackers in `config.log`, to continue after `after_step`."""
     trackers: list[Tracker] = []
     if config.log.tensorboard:
         trackers.append(TensorBoard(run_dir, after_step))
@@ -51,9 +53,9 @@ def open_trackers(config: PretrainConfig, run_dir: Path, after_step: int) -> lis
 
 
 class TensorBoard:
-    """Writes to the folder `tensorboard` of a run; what was written there beyond `after_step` is not shown.
+    """Writes to the folder `tensorboard` of a run; records there after `after_step` are hidden.
 
-    Raises UsageError where the folder can't be written.
+    Raises UsageError if the folder can't be written.
     """
 
     def __init__(self, run_dir: Path, after_step: int = 0) -> None:
@@ -63,8 +65,8 @@ class TensorBoard:
             self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
         except OSError as error:
             raise UsageError(
-                f"TensorBoard can't write to {run_dir / 'tensorboard'}: {error.strerror}. Make room for it, or give"
-                " --log.no-tensorboard."
+                f"TensorBoard can't write to {run_dir / 'tensorboard'}: {error.strerror}. Make room for it, or switch"
+                " log.tensorboard off."
             ) from None
 
     def show(self, record: dict[str, Any]) -> None:
@@ -85,8 +87,8 @@ class TensorBoard:
 class WeightsAndBiases:
     """Sends to a project of Weights & Biases; WANDB_MODE=offline keeps it in the folder `wandb` of the run.
 
-    A run that goes on goes on there, too: its id is in the file `wandb_id`. Raises UsageError where nobody is logged in
-    or the server can't be reached.
+    A resumed run resumes there, too: its id is in the file `wandb_id`. Raises UsageError without a login or a reachable
+    server.
     """
 
     def __init__(self, project: str, run_dir: Path, config: PretrainConfig) -> None:
@@ -107,9 +109,10 @@ class WeightsAndBiases:
         except wandb.Error as error:
             raise UsageError(
                 f"Weights & Biases can't be used: {str(error).rstrip('.')}. Where `wandb login` can't help, keep the"
-                " records here with WANDB_MODE=offline, or leave --log.wandb out."
+                " records here with WANDB_MODE=offline, or train without it.",
+                argument="log.wandb",
             ) from error
-        # The steps of a resumed run begin before those it was killed at, which wandb's own count would refuse.
+        # A resumed run repeats the steps after its checkpoint, which wandb's own step counter would refuse.
         self._run.define_metric("*", step_metric="step")
 
     def show(self, record: dict[str, Any]) -> None:
@@ -121,6 +124,6 @@ class WeightsAndBiases:
         self._run.log({"step": step, name: self._wandb.Image(pixels)})
 
     def close(self) -> None:
-        """Send what is left, and wait for it; a run that an error ends counts as failed there."""
+        """Send what is left, and wait for it; a run that ended with an error is marked as failed."""
         error = sys.exc_info()[1]
         self._run.finish(exit_code=int(error is not None and not isinstance(error, Interrupted)))

@@ -19,14 +19,14 @@ from simsiam.train.run.record import Record
 from simsiam.train.run.resume import checkpoint_state, restore
 
 SAVE = 1
-"""What the processes agree on when a checkpoint is due by the clock; the numbers of stop signals are larger."""
+"""The number to agree on when a checkpoint is due by the clock; signal numbers are larger."""
 
 
 class TrainingRun:
     """Counts the steps that a learner takes, and says when to log and to save.
 
     It starts at step 0, or at the checkpoint that `folder` was opened with. In a `world` of several processes each has
-    one, and the first one writes the files. To be closed when it is no longer needed.
+    one, and the first one writes the files. Close it when it is no longer needed.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TrainingRun:
         self.window = StepWindow(learner.device)
         self.step = 0
         self.replaced_before = 0
-        """Broken images that another one stood in for, in all processes, before this one started."""
+        """Broken images that all processes replaced before this start."""
         self._replaced_here = 0
         self.steps_per_epoch = len(plan)
         self.last_step = config.epochs * self.steps_per_epoch
@@ -97,16 +97,16 @@ class TrainingRun:
         return SAVE
 
     def due_to_measure(self, every_epochs: int) -> bool:
-        """Whether it is the start or the end of the run, or of a multiple of `every_epochs` (0: never) epochs."""
+        """Whether the run is at its start, at its end, or at a multiple of `every_epochs` epochs (0: never)."""
         between_epochs = self.step_in_epoch == 0 and every_epochs > 0 and self.epoch % every_epochs == 0
         return self.step == 0 or self.done or between_epochs
 
     def record(self) -> Record | None:
-        """Return a line for metrics.jsonl: loss and spread over all processes; rates of all, by this one's clock.
+        """Return a line for metrics.jsonl: means over all processes, rates of all by this process's clock.
 
-        None where every step since the last line was skipped. This waits for the device.
+        None if every step since the last line was skipped. Waits for the device.
 
-        Raises RunError when the loss is not finite, though a step was taken with it, and `Unhealthy`.
+        Raises RunError when the loss is not finite although its step was not skipped; Unhealthy as configured.
         """
         self._world.average_(self.window.sums)
         learner, health = self.learner, self.learner.health
@@ -115,7 +115,7 @@ class TrainingRun:
         if not math.isfinite(means.loss):
             if not health.last_step_was_skipped():
                 raise RunError(self._diverged(f"The loss is {means.loss}"))
-            return None  # every step since the last line was skipped; the next line is about these, too
+            return None  # every step since the last line was skipped; the next line includes them
         rates = [group["lr"] for group in learner.optimizer.param_groups]
         record = Record(
             step=self.step,
@@ -131,35 +131,35 @@ class TrainingRun:
             **{f"{stage}_ms": round(each, 3) for stage, each in learner.clock.milliseconds().items()},
         )
         if self.step % self.config.log.every_steps == 0:
-            self.window.restart()  # not where max_steps stops: a longer run would go on summing
+            self.window.restart()  # not at max_steps, where a longer run would continue the sums
         return record
 
     def save(self, wait: bool = False) -> None:
-        """Copy the state and have the first process write it in the background. All processes must call it together.
+        """Copy the state, and let the first process write it in the background. All processes must call it together.
 
-        This waits for the device, and for the last save.
+        Waits for the device and for the last save; with `wait`, until the checkpoint is on disk.
 
-        With `wait` it is on the disk when this returns. Raises RunError when a weight is no number any more, when the
-        run's health forbids to go on, and with `wait` when the checkpoint can't be written.
+        Raises RunError when a weight is not finite, when the health checks end the run, and with `wait` when the
+        checkpoint can't be written.
         """
         with self.window.pause():
             self.learner.health.check_steps(self.step)
             if not self.learner.has_finite_weights():
                 raise RunError(self._diverged("A weight is not finite"))
-        self._world.average_(self.window.sums)  # so that all of them can go on from the first one's
+        self._world.average_(self.window.sums)  # so that all processes can resume from the first one's
         replaced = self._count_replaced()
         self._saved_at = time.monotonic()
         if not self._world.first:
             return
         state = checkpoint_state(self, self.learner, replaced)
         with self.window.pause():
-            self._writer.begin(snapshot(state), self.step)
+            self._writer.start(snapshot(state), self.step)
             if wait:
                 self._writer.finish()
             self._saved_at = time.monotonic()
 
     def _count_replaced(self) -> int:
-        """Return how many broken images have been replaced since the run began, in all processes."""
+        """Return how many broken images all processes have replaced since the start of the run."""
         here = self.window.sums.new_tensor(self._replaced_here, dtype=torch.float64)
         return self.replaced_before + round(self._world.average_(here).item() * self._world.size)
 
@@ -169,8 +169,7 @@ class TrainingRun:
 
     def _diverged(self, what: str) -> str:
         return (
-            f"{what} at step {self.step}; the checkpoints that were written before, if any, are in"
-            f" {self.folder.checkpoints}. {START_ANEW}"
+            f"{what} at step {self.step}; earlier checkpoints, if any, are in {self.folder.checkpoints}. {START_ANEW}"
         )
 
 

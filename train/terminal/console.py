@@ -24,13 +24,13 @@ _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 
 
 def is_live(console: Console) -> bool:
-    """Whether lines can be redrawn there: a terminal, and neither a dumb one nor what FORCE_COLOR makes of a file."""
+    """Whether lines can be redrawn: on a terminal that isn't dumb, and not in a file under FORCE_COLOR."""
     return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 @contextmanager
 def show_progress(console: Console, description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function to call with (done, total); it shows rate and time left, and nothing if it is never called."""
+    """Give a function to call with (done, total), which shows rate and time left; before its first call, nothing."""
     started = time.perf_counter()
 
     def rate_and_rest(done: int, total: int) -> str:
@@ -69,7 +69,7 @@ def show_progress(console: Console, description: str, unit: str) -> Iterator[Cal
 class TrainingConsole:
     """One live panel on a terminal: loss and spread, learning rate, speed and waiting, memory, steps and time left.
 
-    Elsewhere a plain line a record.
+    Elsewhere one plain line per record.
     """
 
     def __init__(self, console: Console, first_step: int, total_steps: int, healthy_std: float) -> None:
@@ -78,10 +78,10 @@ class TrainingConsole:
         self._console = console
         self._total_steps = total_steps
         self._start: tuple[int, float] | None = None
-        """The first step that was taken here, and when: what comes before it happens once."""
+        """The first step that was taken here, and when: the time left is estimated from the steps after it."""
         self._panel: Live | None = None
         self._told_of_replaced = False
-        if is_live(console) and not console.quiet:  # a quiet panel would swallow what others print
+        if is_live(console) and not console.quiet:  # a quiet panel would swallow the output of others
             self._figures = Text("starting")
             steps = TextColumn("step"), MofNCompleteColumn()
             times = TimeElapsedColumn(), TextColumn("· {task.fields[left]}")
@@ -93,7 +93,7 @@ class TrainingConsole:
     def __enter__(self) -> "TrainingConsole":
         if self._panel:
             self._panel.start()
-            self._console.show_cursor(True)  # or it stays hidden where a second signal ends all at once
+            self._console.show_cursor(True)  # or it stays hidden if a second signal ends the process at once
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +118,7 @@ class TrainingConsole:
         if record.replaced_images is not None and not self._told_of_replaced:
             self._told_of_replaced = True
             self.say(
-                "An image could not be decoded, and the next good one took its place;"
+                "An image could not be decoded, and was replaced by the next good one;"
                 " `simsiam verify` with the path of the images lists the broken ones."
             )
         if self._panel:
@@ -128,7 +128,7 @@ class TrainingConsole:
         self.say("  ".join(part for part in parts if part))
 
     def _rest(self, step: int) -> str:
-        """Return the time left; nothing where only the first step has been done, which may have been compiled."""
+        """Return the time left; empty after the first step alone, which may include compilation."""
         first, began = self._start or (step, 0.0)
         if step == first < self._total_steps:
             return ""

@@ -15,6 +15,7 @@ import pytest
 
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.reader import Beton
+from simsiam.pipeline.beton.transcode import Transcoding
 from simsiam.pipeline.beton.writer import BetonWriter
 from simsiam.pipeline.decode import decode_image
 from tests.pipeline.images import encoded, noise
@@ -230,7 +231,7 @@ def test_other_settings_start_over(tmp_path):
     out = tmp_path / "o.beton"
     kill_at(130, out)
     with pytest.warns(UserWarning, match="Starting over, since .*: the settings changed in between"):
-        assert convert(Noise(), out, workers=2, quality=80, reencode=True).taken_over == 0
+        assert convert(Noise(), out, Transcoding(quality=80, reencode=True), workers=2).taken_over == 0
     assert Beton(out).damaged_pages() == []
 
 

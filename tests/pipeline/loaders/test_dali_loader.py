@@ -283,9 +283,3 @@ def test_twenty_loaders_one_after_the_other_leave_no_memory(pictures: ImageFolde
     work(20)
     assert threads() == before
     assert resident_mebibytes() < memory + 16
-
-
-@pytest.mark.parametrize("load", [-0.1, 1.1])
-def test_a_share_out_of_range_is_refused(pictures: ImageFolder, load: float) -> None:
-    with pytest.raises(UsageError, match=f"hw_decoder_load .* {load}"):
-        DaliLoader(open_plan(pictures), CPU, 1, hw_decoder_load=load)

@@ -16,6 +16,7 @@ from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.layout import read_exactly
 from simsiam.pipeline.beton.reader import Beton
+from simsiam.pipeline.beton.transcode import Transcoding
 from simsiam.pipeline.beton.writer import BetonWriter
 from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.loaders.resident_loader import ResidentLoader
@@ -48,7 +49,7 @@ def source_of(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         if backend != "ffcv":
             return folder
         out = tmp_path_factory.mktemp("beton") / "images.beton"
-        convert(folder, out, max_side=None, quality=98, workers=1)
+        convert(folder, out, Transcoding(max_side=None, quality=98), workers=1)
         return Beton(out)
 
     return make

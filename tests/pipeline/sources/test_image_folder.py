@@ -248,7 +248,8 @@ def test_a_file_is_refused(tmp_path: Path):
     [
         ("a.beton", "give that file"),
         ("a.tar", "convert or unpack it first"),
-        ("a.tar.gz", "convert or unpack it first"),
+        ("a.tar.gz", "unpack it first"),
+        ("a.zip", "unpack it first"),
         ("a.parquet", "convert or unpack it first"),
     ],
 )

@@ -68,7 +68,7 @@ def test_class_that_only_the_test_set_has_is_wrong() -> None:
 def test_unlabelled_images_are_refused(which: str) -> None:
     sets = {"train": noisy(20, 0), "test": noisy(20, 1)}
     sets[which] = Features(sets[which].vectors, torch.tensor([*[0] * 19, -1]))
-    with pytest.raises(ValueError, match="kNN needs labelled images: put each class into a folder of its own"):
+    with pytest.raises(ValueError, match=f"image of {which} has a label: put each class into a folder"):
         knn_accuracy(sets["train"], sets["test"])
 
 
@@ -82,9 +82,9 @@ def test_checkpoint_gives_what_the_monitor_measured(tiny_run: Path, tiny_images:
 def test_neighbours_that_there_are_not_and_one_set_twice_are_warned_of(tiny_run: Path, tiny_images: Path) -> None:
     with pytest.warns(UserWarning) as told:
         evaluate_checkpoint(tiny_run, tiny_images / "train", tiny_images / "train", k=200, device="cpu", workers=0)
-    assert [str(each.message).partition(" ")[2] for each in told] == [
+    assert sorted(str(each.message).partition(" ")[2] for each in told) == [
         f"is 200, but {tiny_images / 'train'} has 48 images: all of them vote.",
-        "is both train and test, so that each image finds itself.",
+        "is both train and test: each test image is a training image, too.",
     ]
 
 
@@ -104,12 +104,12 @@ def test_size_of_the_crop_can_be_chosen(tiny_run: Path, tiny_images: Path, monke
     assert seen[0].mean == (0.485, 0.456, 0.406) and seen[0].std == (0.229, 0.224, 0.225)
 
 
-@pytest.mark.parametrize(("k", "temperature"), [(0, 0.1), (-3, 0.1), (5, 0.0)])
+@pytest.mark.parametrize(("k", "temperature"), [(0, 0.1), (-3, 0.1), (5, 0.0), (5, math.nan), (5, math.inf)])
 def test_votes_that_mean_nothing_are_refused(k: int, temperature: float) -> None:
     features = Features(torch.eye(4), torch.arange(4))
-    with pytest.raises(ValueError, match=f"k is {k} and the temperature {temperature}; both must be positive"):
+    with pytest.raises(ValueError, match=rf"k is {k}, .*temperature {temperature}; both"):
         knn_accuracy(features, features, k, temperature)
-    with pytest.raises(ValueError, match="both must be positive"):  # before anything is looked for
+    with pytest.raises(ValueError, match=f"k is {k}, "):  # before anything is looked for
         evaluate_checkpoint(Path("none.pt"), Path("none"), Path("none"), k=k, temperature=temperature)
 
 

@@ -1,10 +1,12 @@
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from simsiam.model.resnet import resnet
+from simsiam.pipeline.errors import ImageError, RunError
 from simsiam.train.config import KnnConfig, PretrainConfig
 from simsiam.train.evaluation import knn_monitor as module
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
@@ -32,7 +34,7 @@ def test_what_is_measured_is_told(tiny_images: Path, tmp_path: Path) -> None:
         (tmp_path / folder / "broken.jpg").write_bytes(b"no image")
         (tmp_path / folder / "good.jpg").write_bytes(next((tiny_images / "test" / folder).iterdir()).read_bytes())
     said = monitor(tiny_images / "train", tmp_path).describe()
-    assert said == "48 of 48 images vote on each of 2, 2 broken ones left out"
+    assert said == "48 of 48 images vote on each of 2, broken and skipped: 2"
 
 
 def test_an_untrained_encoder_is_measured_with_statistics_of_the_images(
@@ -51,7 +53,7 @@ def test_an_untrained_encoder_is_measured_with_statistics_of_the_images(
 
 
 def test_images_without_labels_are_refused(tiny_images: Path) -> None:
-    with pytest.raises(ValueError, match=r"needs labels, and .*fine has images outside any class folder"):
+    with pytest.raises(ValueError, match=r"Not every image of .*fine has a label"):
         monitor(tiny_images / "train" / "fine", tiny_images / "test")
 
 
@@ -71,3 +73,13 @@ def test_sheet_that_cannot_be_written_is_a_warning_and_the_accuracy_stays(tiny_i
     with pytest.warns(UserWarning, match="nearest neighbours could not be drawn to .*sheet.png"):
         assert measure(encoder, tmp_path / "plots" / "sheet.png") == (1.0, None)
     assert measure(encoder, tmp_path / "sheet.png") == (1.0, tmp_path / "sheet.png")
+
+
+def test_an_image_that_breaks_is_named_and_told_apart_from_those_of_the_run(tiny_images: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_images / "test", tmp_path / "test")
+    measure = monitor(tiny_images / "train", tmp_path / "test").measure
+    broken = next((tmp_path / "test" / "fine").iterdir())
+    broken.write_bytes(b"no image")
+    with pytest.raises(RunError, match=f"kNN monitor .*{broken.name}") as caught:
+        measure(resnet("resnet18", "cifar"), tmp_path / "sheet.png")
+    assert not isinstance(caught.value, ImageError)

@@ -83,7 +83,7 @@ def test_damaged_newest_is_passed_over_with_a_warning(tmp_path: Path) -> None:
         path = save_checkpoint(state(step), tmp_path, step, keep=5)
         if step > 1:
             path.write_bytes(path.read_bytes()[:-200])
-    with pytest.warns(UserWarning, match="Going back to the one before") as warned:
+    with pytest.warns(UserWarning, match="Trying the one before") as warned:
         found = newest_checkpoint(tmp_path)
     assert found is not None and found[0].name == "step-000000001.pt" and found[1]["step"] == 1
     assert [re.findall(r"step-\d+", str(warning.message)) for warning in warned] == [
@@ -100,7 +100,7 @@ def test_changed_byte_is_noticed(tmp_path: Path) -> None:
     damaged.write_bytes(content)
     with pytest.raises(DamagedCheckpoint, match=r"step-000000002\.pt is damaged: .* has changed since it was written"):
         load_checkpoint(damaged)
-    with pytest.warns(UserWarning, match="Going back to the one before"):
+    with pytest.warns(UserWarning, match="Trying the one before"):
         found = newest_checkpoint(tmp_path)
     assert found is not None and found[0] == good
 
@@ -108,7 +108,7 @@ def test_changed_byte_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:The checkpoint")
 def test_folder_of_nothing_but_damaged_ones_is_refused(tmp_path: Path) -> None:
     save_checkpoint(state(1), tmp_path, 1, keep=2).write_bytes(b"")
-    with pytest.raises(UsageError, match="is whole; give another --run-dir to start anew"):
+    with pytest.raises(UsageError, match=r"All checkpoints .* damaged; train again"):
         newest_checkpoint(tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 def test_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "step-000000001.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is cut short, or it is none") as caught:
+    with pytest.raises(ValueError, match="is truncated, or is no checkpoint") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
 

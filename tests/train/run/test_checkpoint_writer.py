@@ -15,7 +15,7 @@ def state(step: int) -> dict:
     return {"step": step, "config": {}, "model": {"weight": torch.full((10,), float(step))}}
 
 
-def test_writer_works_beside_the_caller_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writer_works_next_to_the_caller_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save, writing, most = checkpoint_writer.save_checkpoint, [], []
 
     def slow_save(*arguments):
@@ -29,7 +29,7 @@ def test_writer_works_beside_the_caller_one_file_at_a_time(tmp_path: Path, monke
     monkeypatch.setattr(checkpoint_writer, "save_checkpoint", slow_save)
     with closing(CheckpointWriter(tmp_path, keep=9)) as writer:
         for step in (1, 2, 3):
-            writer.begin(state(step), step)
+            writer.start(state(step), step)
         assert len(list_checkpoints(tmp_path)) == 2  # the third is on its way
     assert most == [1, 1, 1]
     assert [load_checkpoint(path)["step"] for path in list_checkpoints(tmp_path)] == [3, 2, 1]
@@ -39,18 +39,18 @@ def test_failed_file_is_a_warning_and_an_error_only_if_it_was_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = CheckpointWriter(tmp_path, keep=9)
-    writer.begin(state(1), 1)
+    writer.start(state(1), 1)
     writer.finish()
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"step 2 could not be written\. disk full"):
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"step 2 could not be written: disk full"):
 
         def full(*_: object) -> None:
             raise OSError("disk full\nand a second line")
 
         patch.setattr(torch, "save", full)
-        writer.begin(state(2), 2)
+        writer.start(state(2), 2)
         with pytest.raises(RuntimeError, match="step 2 could not be written"):
             writer.finish()
-    writer.begin(state(3), 3)
+    writer.start(state(3), 3)
     writer.finish()
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000000003.pt", "step-000000001.pt"]
 

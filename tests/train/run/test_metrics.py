@@ -159,7 +159,7 @@ def test_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -> 
 
     failing, other = Failing(), Shown()
     log = MetricsLog(tmp_path, [failing, other])
-    with pytest.warns(UserWarning, match="Failing failed and gets nothing more of this run: the line is cut"):
+    with pytest.warns(UserWarning, match="Failing failed and gets no more records of this run: the line is cut"):
         log.write(record(step=1))
     log.write(record(step=2))
     log.close()

@@ -149,8 +149,8 @@ def test_last_save_that_fails_is_an_error(make_run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch, "save", full)
     with (
         closing(make_run()) as run,
-        pytest.warns(UserWarning, match="The ones before stay"),
-        pytest.raises(RunError, match=r"The checkpoint of step 0 could not be written. .* file write failed"),
+        pytest.warns(UserWarning, match="Earlier checkpoints are kept"),
+        pytest.raises(RunError, match=r"The checkpoint of step 0 could not be written: .*file write failed"),
     ):
         run.save(wait=True)
 
@@ -181,7 +181,7 @@ def test_a_line_has_the_means_since_the_line_before(make_run) -> None:
         if run.due_to_log():
             means.append(run.record().loss)
     assert means == [(1 + 2 + 3 + 4 + 5) / 5, (6 + 7) / 2]
-    # A longer run would go on summing where this one was stopped.
+    # A longer run would continue the sums where this one was stopped.
     run.step = 10
     run.window.add(StepOutput(torch.tensor(8.0), torch.tensor(0.5)), wait_seconds=0.0)
     assert run.record().loss == (6 + 7 + 8) / 3

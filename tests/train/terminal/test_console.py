@@ -137,7 +137,7 @@ def test_panel_counts_replaced_images_and_tells_of_the_first(terminal: Console) 
         "broken images replaced: 1,234",
     ]
     assert "step   0/100" in last_panel[4]
-    assert text.count("An image could not be decoded, and the next good one took its place") == 1
+    assert text.count("An image could not be decoded, and was replaced by the next good one") == 1
 
 
 def test_quiet_terminal_has_no_panel_that_would_swallow_what_others_print(
