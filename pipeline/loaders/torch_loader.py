@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from simsiam.pipeline.augmentation import Draws
 from simsiam.pipeline.crops import CropLoader, Crops
-from simsiam.pipeline.errors import DeadLoaderWorkerError, ImageError, UsageError
+from simsiam.pipeline.errors import DeadLoaderWorkerError, ImageError, RunError, UsageError
 from simsiam.pipeline.loaders.device_copy import DeviceCopy
 from simsiam.pipeline.loaders.reference_crop import crop_image
 from simsiam.pipeline.loaders.replace_broken import Rows, crop_good_samples
