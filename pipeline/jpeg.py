@@ -59,6 +59,8 @@ class UsualJpeg(NamedTuple):
     """Whether it is a single baseline scan, with all of its markers in order up to the end marker."""
     length: int
     """Bytes up to and including the end marker, behind which cameras append things; 0 unless `whole_baseline`."""
+    scan_start: int
+    """Offset of the compressed data."""
 
 
 def read_jpeg_header(encoded: bytes) -> JpegHeader | None:
@@ -82,7 +84,7 @@ def read_usual_jpeg(encoded: bytes) -> UsualJpeg | None:
     end = 0
     if header.process == BASELINE and header.scan[:1] == b"\3" and header.scan[7:] == b"\x00\x3f\x00":
         end = _end_of_scan(encoded, header.scan_start, _RESTART_INTERVAL in header.codes)
-    return UsualJpeg(header.height, header.width, bool(end), end)
+    return UsualJpeg(header.height, header.width, bool(end), end, header.scan_start)
 
 
 def without_metadata(encoded: bytes) -> bytes:

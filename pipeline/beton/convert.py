@@ -17,6 +17,7 @@ from simsiam.pipeline.beton.manifest import Manifest, manifest_path, write_manif
 from simsiam.pipeline.beton.transcode import Check, Encoded, Transcoding, encode_pixels, transcode
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge, Sealed
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
+from simsiam.pipeline.intensity import ADVICE, Intensity
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.worker_count import worker_count
@@ -43,6 +44,8 @@ class Conversion:
     """Name and reason of every image that was skipped."""
     taken_over: int
     """Images of the set that an interrupted conversion had done before, skipped ones included."""
+    remarks: list[tuple[str, str]]
+    """Name and remark of images that were written: `ONE_COLOUR`, `SCALED` or `CLIPPED`; an image may have several."""
 
 
 def convert(
@@ -54,6 +57,7 @@ def convert(
     apply_orientation: bool = False,
     reencode: bool = False,
     check: Check = "markers",
+    intensity: Intensity | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -75,6 +79,8 @@ def convert(
         apply_orientation: Rotate images as their EXIF data says; by default pixels are kept as stored.
         reencode: Encode every image; by default a usual JPEG that needs no change is copied, see `transcode`.
         check: How copied JPEGs are checked: by their markers, or by decoding them (`full`).
+        intensity: (low, high), the values that become 0 and 255 in images of more than 8 bits a sample, the same ones
+            for the whole set; values outside are clipped. Without it such images are skipped. 8-bit images stay.
         workers: Processes, by default one for each core this program may use; any number gives the same bytes.
         overwrite: Replace an existing `out`.
         progress: Called with (done, total) images.
@@ -85,7 +91,7 @@ def convert(
         RunError: A worker process died; the message names the image it was working on.
     """
     started = time.perf_counter()
-    out, how = Path(out), Transcoding(max_side, quality, apply_orientation, reencode, check)
+    out, how = Path(out), Transcoding(max_side, quality, apply_orientation, reencode, check, intensity)
     workers = worker_count(workers, at_least=1)
     if not len(images):
         raise UsageError("There is no readable image to convert.")
@@ -116,24 +122,27 @@ def convert(
                     progress(index + 1, len(images))
         skipped = [*images.broken, *((images.name(index), reason) for index, reason in writer.skipped)]
         if not writer.count:
-            raise UsageError(f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}.")
+            first_of_all = f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}."
+            raise UsageError(first_of_all, argument="intensity" if ADVICE in skipped[0][1] else None)
         sealed = writer.seal()
         _publish(writer, _manifest(writer, sealed, images, how, skipped))
-    return Conversion(out, writer.count, copied, sealed.file_bytes, time.perf_counter() - started, skipped, first)
+    remarks = [(images.name(index), remark) for index, remark in writer.remarks]
+    seconds = time.perf_counter() - started
+    return Conversion(out, writer.count, copied, sealed.file_bytes, seconds, skipped, first, remarks)
 
 
 # An `Encoded`, sent between processes.
-_Sent = tuple[pickle.PickleBuffer, int, int, bool]
+_Sent = tuple[pickle.PickleBuffer, int, int, bool, tuple[str, ...]]
 
 
 def _transcode(images: Records, index: int, how: Transcoding) -> _Sent | str:
     """Return the JPEG of one image, or the reason why it has none."""
     name = images.name(index)
     try:
-        jpeg, height, width, copied = _transcode_record(images, index, name, how)
+        jpeg, height, width, copied, remarks = _transcode_record(images, index, name, how)
     except ImageError as error:
         return str(error).removeprefix(f"{name}: ")
-    return pickle.PickleBuffer(jpeg), height, width, copied
+    return pickle.PickleBuffer(jpeg), height, width, copied, remarks
 
 
 def _transcode_record(images: Records, index: int, name: str, how: Transcoding) -> Encoded:
@@ -149,9 +158,9 @@ def _write(writer: BetonWriter, result: _Sent | str, label: int) -> bool:
     if isinstance(result, str):
         writer.skip(result)
         return False
-    jpeg, height, width, copied = result
+    jpeg, height, width, copied, remarks = result
     try:
-        writer.append(memoryview(jpeg), height, width, label)
+        writer.append(memoryview(jpeg), height, width, label, remarks)
     except RecordTooLarge as error:
         writer.skip(str(error))
         return False
@@ -187,6 +196,7 @@ def _manifest(
         left_out=[(name.removeprefix(images.name_prefix), reason) for name, reason in skipped],
         page_crc32=sealed.page_crc32,
         names=[_name(images, index) for index in range(len(images)) if index not in without],
+        remarks=[(_name(images, index), remark) for index, remark in writer.remarks],
     )
 
 

@@ -59,6 +59,8 @@ def kind_of(annotation: Any) -> ValueKind:
     if origin in (Union, UnionType):
         (item,) = (each for each in arguments if each is not NoneType)
         kind = kind_of(item)
+        if kind.length:
+            return kind  # None is the default, and no word for so many values
         return kind._replace(
             metavar=f"{kind.metavar}|None",
             one=f"{kind.one} or None",
