@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,9 @@ def png16(samples: npt.NDArray[np.uint16]) -> bytes:
     return raw_png(samples.shape[1], samples.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[samples.shape[2]], rows)
 
 
-def raw_tiff(samples: npt.NDArray[Any], photometric: int = 1, extra: Sequence[int] = (), order: str = "<") -> bytes:
+def raw_tiff(
+    samples: npt.NDArray[Any], photometric: int = 1, extra: Sequence[int] = (), order: Literal["<", ">"] = "<"
+) -> bytes:
     """An uncompressed TIFF of any samples, (height, width, bands), whatever Pillow can write or read."""
     height, width, bands = samples.shape
     number_format = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]

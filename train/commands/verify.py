@@ -30,7 +30,8 @@ class VerifyOptions:
     """Decode every image and list the broken ones. Exit code 1 if there is one.
 
     Images are judged by the decoder that training uses: what it refuses is broken, also for having more than 8 bits a
-    sample or bands that would be lost. Images of one colour are counted; they aren't broken.
+    sample or bands that would be lost. Images of one colour are counted; they aren't broken. The start of a run reads
+    the headers of a folder's images only, and what convert copies it judges by its markers: this decodes them.
     """
 
     source: Path
