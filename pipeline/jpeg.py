@@ -11,6 +11,8 @@ PADDING = 0xFF
 _START, _END, _SCAN, _ADOBE = 0xD8, 0xD9, 0xDA, 0xEE
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 """Codes of the frame markers SOF0 to SOF2: sequential or progressive DCT with a Huffman code."""
+_METADATA = frozenset(range(0xE1, 0xF0)) - {_ADOBE} | {0xFE}
+"""Codes of the segments that no pixel depends on: APP1 to APP15 without Adobe's, and comments."""
 _QUANTISATION, _HUFFMAN, _RESTART_INTERVAL = 0xDB, 0xC4, 0xDD
 _RESTARTS = bytes(range(0xD0, 0xD8))
 # Within a scan, 0xFF is followed by 0 in data, by 0xFF in padding, and by 0xD0 to 0xD7 in a restart marker.
@@ -57,6 +59,8 @@ class UsualJpeg(NamedTuple):
     """Whether it is a single baseline scan, with all of its markers in order up to the end marker."""
     length: int
     """Bytes up to and including the end marker, behind which cameras append things; 0 unless `whole_baseline`."""
+    scan_start: int
+    """Offset of the compressed data."""
 
 
 def read_jpeg_header(encoded: bytes) -> JpegHeader | None:
@@ -80,7 +84,22 @@ def read_usual_jpeg(encoded: bytes) -> UsualJpeg | None:
     end = 0
     if header.process == BASELINE and header.scan[:1] == b"\3" and header.scan[7:] == b"\x00\x3f\x00":
         end = _end_of_scan(encoded, header.scan_start, _RESTART_INTERVAL in header.codes)
-    return UsualJpeg(header.height, header.width, bool(end), end)
+    return UsualJpeg(header.height, header.width, bool(end), end, header.scan_start)
+
+
+def without_metadata(encoded: bytes) -> bytes:
+    """Return a JPEG without comments, EXIF, profiles and the like before its first scan; what is no JPEG as it is."""
+    if encoded[:2] != bytes((0xFF, _START)):
+        return encoded
+    parts, start, offset = [], 0, 2
+    while encoded[offset : offset + 1] == b"\xff" and len(encoded) >= offset + 4 and encoded[offset + 1] != _SCAN:
+        code = encoded[offset + 1]
+        end = offset + 1 if code == PADDING else offset + 2 + int.from_bytes(encoded[offset + 2 : offset + 4])
+        if code in _METADATA:
+            parts.append(encoded[start:offset])
+            start = end
+        offset = end
+    return b"".join((*parts, encoded[start:])) if parts else encoded
 
 
 def _read_header(encoded: bytes) -> JpegHeader | None:

@@ -36,7 +36,7 @@ from simsiam.train.schedule import initial_learning_rate
 from simsiam.train.stall import StallWatch, StoppedWhileWaiting
 from simsiam.train.terminal.console import TrainingConsole, show_progress
 from simsiam.train.terminal.exit_codes import FAILED
-from simsiam.train.terminal.words import counted
+from simsiam.train.terminal.image_lines import image_lines
 
 
 def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) -> dict[str, Any]:
@@ -60,7 +60,8 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
         )
         learner = Learner(config, arithmetic, world)
         run = held.enter_context(closing(TrainingRun(config, plan, folder, learner, world)))
-        _announce(console, run, source, arithmetic, monitor)
+        if world.first:
+            _announce(console, run, source, arithmetic, monitor)
         with (
             explain_out_of_memory(learner.model, config.batch_size, world.size),
             _open_loader(config, plan, arithmetic.device, workers, console) as loader,
@@ -264,11 +265,9 @@ def _announce(
 ) -> None:
     config, folder = run.config, run.folder
     rate = initial_learning_rate(config.optimizer.base_lr, config.batch_size)
-    broken = counted(len(source.broken), "broken one")
-    skipped = f", {broken} skipped (simsiam verify lists them)" if source.broken else ""
     measured = [f"kNN monitor: {monitor.describe()}"] if monitor and monitor.wanted else []
     for line in (
-        f"Images: {len(source):,} in {config.data.path}{skipped}",
+        *image_lines(source, _images(config)),
         f"Model: {config.model.arch}, {config.model.stem} stem, {arithmetic.name} on {arithmetic.device}",
         *measured,
         f"Learning rate: {rate:g} = {config.optimizer.base_lr:g} × {config.batch_size} / 256",

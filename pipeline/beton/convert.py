@@ -17,6 +17,7 @@ from simsiam.pipeline.beton.manifest import Manifest, manifest_path, write_manif
 from simsiam.pipeline.beton.transcode import Encoded, Transcoding, encode_pixels, transcode
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge, Sealed
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
+from simsiam.pipeline.intensity import ADVICE
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.worker_count import worker_count
@@ -43,6 +44,8 @@ class Conversion:
     """Name and reason of every image that was skipped."""
     taken_over: int
     """Images of the set that an interrupted conversion had done before, skipped ones included."""
+    remarks: list[tuple[str, str]]
+    """Name and remark of images that were written: `ONE_COLOUR`, `SCALED` or `CLIPPED`; an image may have several."""
 
 
 def convert(
@@ -107,24 +110,27 @@ def convert(
                     progress(index + 1, len(images))
         skipped = [*images.broken, *((images.name(index), reason) for index, reason in writer.skipped)]
         if not writer.count:
-            raise UsageError(f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}.")
+            first_of_all = f"None of the {len(skipped)} images can be read; the first is {': '.join(skipped[0])}."
+            raise UsageError(first_of_all, argument="intensity" if ADVICE in skipped[0][1] else None)
         sealed = writer.seal()
         _publish(writer, _manifest(writer, sealed, images, how, skipped))
-    return Conversion(out, writer.count, copied, sealed.file_bytes, time.perf_counter() - started, skipped, first)
+    remarks = [(images.name(index), remark) for index, remark in writer.remarks]
+    seconds = time.perf_counter() - started
+    return Conversion(out, writer.count, copied, sealed.file_bytes, seconds, skipped, first, remarks)
 
 
 # An `Encoded`, sent between processes.
-_Sent = tuple[pickle.PickleBuffer, int, int, bool]
+_Sent = tuple[pickle.PickleBuffer, int, int, bool, tuple[str, ...]]
 
 
 def _transcode(images: Records, index: int, how: Transcoding) -> _Sent | str:
     """Return the JPEG of one image, or the reason why it has none."""
     name = images.name(index)
     try:
-        jpeg, height, width, copied = _transcode_record(images, index, name, how)
+        jpeg, height, width, copied, remarks = _transcode_record(images, index, name, how)
     except ImageError as error:
         return str(error).removeprefix(f"{name}: ")
-    return pickle.PickleBuffer(jpeg), height, width, copied
+    return pickle.PickleBuffer(jpeg), height, width, copied, remarks
 
 
 def _transcode_record(images: Records, index: int, name: str, how: Transcoding) -> Encoded:
@@ -140,9 +146,9 @@ def _write(writer: BetonWriter, result: _Sent | str, label: int) -> bool:
     if isinstance(result, str):
         writer.skip(result)
         return False
-    jpeg, height, width, copied = result
+    jpeg, height, width, copied, remarks = result
     try:
-        writer.append(memoryview(jpeg), height, width, label)
+        writer.append(memoryview(jpeg), height, width, label, remarks)
     except RecordTooLarge as error:
         writer.skip(str(error))
         return False
@@ -178,6 +184,7 @@ def _manifest(
         left_out=[(name.removeprefix(images.name_prefix), reason) for name, reason in skipped],
         page_crc32=sealed.page_crc32,
         names=[_name(images, index) for index in range(len(images)) if index not in without],
+        remarks=[(_name(images, index), remark) for index, remark in writer.remarks],
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-_FORMAT = "simsiam beton journal 2"
+_FORMAT = "simsiam beton journal 3"
 
 
 class Page(NamedTuple):
@@ -20,6 +20,8 @@ class Page(NamedTuple):
     """Height, width, label and bytes of each of its images, in order."""
     skipped: list[tuple[int, str]]
     """Index in the source and reason of the images skipped since the page before."""
+    remarks: list[tuple[int, str]]
+    """Index in the source of images with a remark since the page before, each with one."""
 
 
 class Journal:
@@ -109,7 +111,7 @@ def _difference(head: bytes, key: Mapping[str, str]) -> str:
 def _legible_page(line: bytes) -> Page | None:
     """Return the page of a line, or None if a crash has left the line incomplete."""
     try:
-        crc32, position, images, skipped = json.loads(line)
-        return Page(crc32, position, images, [(index, reason) for index, reason in skipped])
+        crc32, position, images, skipped, remarks = json.loads(line)
+        return Page(crc32, position, images, [(i, reason) for i, reason in skipped], [(i, text) for i, text in remarks])
     except (ValueError, TypeError):
         return None

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ_VERSIONS = (1, 2)
+"""Version 1 has no remarks."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class Manifest:
     """CRC-32 of each `page_size` bytes of the file; the last piece may be shorter."""
     names: list[str]
     """Name of each image in its source, in the order of the file."""
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """Name and remark of images that are in the file and of which something is to be known, such as that all of their
+    pixels have one colour, or that they were scaled to 8 bits; an image may have several."""
+
+    def remarked(self, remark: str) -> int:
+        """Return how many images have a remark."""
+        return sum(text == remark for _, text in self.remarks)
 
 
 def manifest_path(beton: Path) -> Path:
@@ -60,10 +69,11 @@ def read_manifest(beton: Path, images: int, file_bytes: int, index_crc32: int) -
     try:
         document = json.loads(path.read_text(encoding="ascii"))
         version = document.pop("format_version")
-        if version != FORMAT_VERSION:
-            raise UsageError(f"format version {version} is unknown, {FORMAT_VERSION} is read")
+        if version not in _READ_VERSIONS:
+            raise UsageError(f"format version {version} is unknown, {' and '.join(map(str, _READ_VERSIONS))} are read")
         del document["format"]
-        document["left_out"] = [(name, reason) for name, reason in document["left_out"]]
+        for key in document.keys() & {"left_out", "remarks"}:
+            document[key] = [(name, text) for name, text in document[key]]
         manifest = Manifest(**document)
         _check_types(manifest)
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Transcoding: encoded bytes of one image → the JPEG stored in a `.beton`, copied if possible, otherwise encoded."""
 
+import contextlib
 import io
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -8,11 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from simsiam.pipeline.decode import decode_image, decode_reduced, is_too_large
+from simsiam.pipeline.decode import decode_deep, decode_image, decode_reduced, is_too_large
 from simsiam.pipeline.errors import ImageError, UsageError
-from simsiam.pipeline.jpeg import read_usual_jpeg
+from simsiam.pipeline.image_formats import open_image
+from simsiam.pipeline.intensity import Intensity, check_intensity
+from simsiam.pipeline.jpeg import UsualJpeg, read_usual_jpeg
+from simsiam.pipeline.one_colour import ONE_COLOUR, is_one_colour, may_be_one_colour
+from simsiam.pipeline.png import pixel_chunks
 
 Check = Literal["markers", "full"]
+
+SCALED = "scaled to 8 bits by the range of intensity"
+CLIPPED = "has values outside of the range of intensity, which were clipped"
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
 # What undoes each value of the tag, EXIF 2.32, 4.6.4 A.
@@ -44,8 +52,13 @@ class Transcoding:
     """Encode every image; by default a usual baseline JPEG that needs no change is copied."""
     check: Check = "markers"
     """How copied JPEGs are checked: by their markers, or by decoding them (`full`), which takes longer."""
+    intensity: Intensity | None = None
+    """The two values that become 0 and 255 in images of more than 8 bits a sample: 0,4095 for 12 bits, 0,1 for floats.
+    One range for the whole set; values outside of it are clipped, and counted. Without it such images are skipped, with
+    the range of their values. 8-bit images stay as they are."""
 
     def __post_init__(self) -> None:
+        check_intensity(self.intensity)
         if self.max_side is not None and self.max_side < 1:
             raise UsageError(f"The longest side {self.max_side} must be at least 1 pixel, or None for no limit.")
         if not 1 <= self.quality <= 100:
@@ -60,6 +73,8 @@ class Encoded(NamedTuple):
     width: int
     copied: bool = False
     """Whether these are the original bytes."""
+    remarks: tuple[str, ...] = ()
+    """`ONE_COLOUR`, `SCALED`, `CLIPPED`: what is to be known of the image, though it isn't broken."""
 
 
 def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
@@ -70,31 +85,49 @@ def transcode(encoded: bytes, name: str, how: Transcoding) -> Encoded:
     as long in every epoch, and no GPU's JPEG engine accepts it. Encoded JPEGs have 4:2:0 chroma, like those of FFCV's
     writer, and no metadata.
 
-    Raises ImageError naming `name` when the image can't be decoded.
+    Raises ImageError naming `name` when the image can't be decoded, or has more than 8 bits a sample and `how` no
+    intensity.
     """
     jpeg = read_usual_jpeg(encoded)
     turn = _TURNS.get(_orientation(encoded)) if how.apply_orientation else None
     if jpeg is None or is_too_large(jpeg.height, jpeg.width):
-        return encode_pixels(decode_image(encoded, name), how, turn)
+        return _encode_decoded(encoded, name, how, turn)
     height, width = _reduced(jpeg.height, jpeg.width, how.max_side)
     unchanged = turn is None and (height, width) == (jpeg.height, jpeg.width)
     if unchanged and jpeg.whole_baseline and not how.reencode:
         # Bytes behind the end marker are mostly a camera's, but may be the rest of a scan that a stray marker cuts off.
-        if how.check == "full" or jpeg.length < len(encoded):
-            decode_image(encoded, name)
-        return Encoded(encoded[: jpeg.length], height, width, copied=True)
+        remarks = ()
+        if how.check == "full" or jpeg.length < len(encoded) or _may_be_one_colour(jpeg):
+            remarks = _remarks(is_one_colour(decode_image(encoded, name)))
+        return Encoded(encoded[: jpeg.length], height, width, True, remarks)
     pixels = decode_reduced(encoded, height, width)
     if pixels is None:
-        return encode_pixels(decode_image(encoded, name), how, turn)
+        return _encode_decoded(encoded, name, how, turn)
     # Pillow uses four bytes per pixel in place; three it would copy.
     image = Image.frombuffer("RGBX", pixels.shape[1::-1], pixels, "raw", "RGBX", 0, 1)
-    return _encode(image, height, width, how.quality, turn)
+    remarks = _remarks(is_one_colour(pixels[:, :, :3]))
+    return _encode(image, height, width, how.quality, turn)._replace(remarks=remarks)
 
 
 def encode_pixels(pixels: npt.NDArray[np.uint8], how: Transcoding, turn: Image.Transpose | None = None) -> Encoded:
     """Return the JPEG of uint8 RGB pixels (height, width, 3), reduced to `max_side`, then turned."""
     height, width = _reduced(pixels.shape[0], pixels.shape[1], how.max_side)
-    return _encode(Image.fromarray(pixels), height, width, how.quality, turn)
+    encoded = _encode(Image.fromarray(pixels), height, width, how.quality, turn)
+    return encoded._replace(remarks=_remarks(is_one_colour(pixels)))
+
+
+def _encode_decoded(encoded: bytes, name: str, how: Transcoding, turn: Image.Transpose | None) -> Encoded:
+    pixels, scaled, clipped = decode_deep(encoded, name, how.intensity)
+    result = encode_pixels(pixels, how, turn)
+    return result._replace(remarks=(*result.remarks, *[SCALED] * scaled, *[CLIPPED] * clipped))
+
+
+def _remarks(one_colour: bool) -> tuple[str, ...]:
+    return (ONE_COLOUR,) if one_colour else ()
+
+
+def _may_be_one_colour(jpeg: UsualJpeg) -> bool:
+    return may_be_one_colour(jpeg.length - jpeg.scan_start, jpeg.height, jpeg.width)
 
 
 def _reduced(height: int, width: int, max_side: int | None) -> tuple[int, int]:
@@ -118,9 +151,9 @@ def _encode(image: Image.Image, height: int, width: int, quality: int, turn: Ima
 
 
 def _orientation(encoded: bytes) -> int:
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
+    # Pillow also finds it in text, but may refuse to open an image because of its text.
+    for read in (lambda: io.BytesIO(encoded), lambda: pixel_chunks(encoded)):
+        # It raises nearly anything on damaged input; without a legible tag there is nothing to turn.
+        with contextlib.suppress(Exception), open_image(read()) as image:
             return image.getexif().get(_ORIENTATION_TAG, 1)
-    # Pillow raises nearly anything on damaged input; without a legible tag there is nothing to turn.
-    except Exception:
-        return 1
+    return 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.errors import ImageError, MissingError, UsageError
+from simsiam.pipeline.one_colour import is_one_colour
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.sources.open_records import open_records
@@ -30,6 +31,8 @@ class Verification:
     """Name and reason of every broken image, and of a file that can't be opened at all."""
     damaged: list[str]
     """A sentence for each page of a `.beton` that isn't as it was written: which bytes, and which images are there."""
+    one_colour: list[str]
+    """Name of every image all of whose pixels have one colour; it isn't broken."""
     checksums: bool | None
     """Whether every byte was compared with the manifest's checksums; None for a set other than a `.beton`."""
     seconds: float
@@ -78,9 +81,10 @@ def verify(
     except UsageError as error:
         if isinstance(error, MissingError) or not path.is_file():
             raise
-        return Verification(path, 0, 0, [(str(path), str(error))], [], None, time.perf_counter() - started)
+        return Verification(path, 0, 0, [(str(path), str(error))], [], [], None, time.perf_counter() - started)
     with show("Decoding", "images") as progress:
-        broken = [*images.broken, *_broken(images, workers, progress)]
+        found, one_colour = _decode_all(images, workers, progress)
+    broken = [*images.broken, *found]
     checksums, damaged = None, []
     if isinstance(images, Beton):
         checksums = images.manifest is not None
@@ -89,27 +93,28 @@ def verify(
                 damaged = images.damaged_pages(progress)
     seconds = time.perf_counter() - started
     return Verification(
-        path, len(images) + len(images.broken), len(images.classes), broken, damaged, checksums, seconds
+        path, len(images) + len(images.broken), len(images.classes), broken, damaged, one_colour, checksums, seconds
     )
 
 
-def _broken(images: Records, workers: int, progress: Progress | None) -> list[tuple[str, str]]:
-    """Return name and reason of every image that is broken, in the order of the set."""
-    broken = []
-    results = ordered_map(lambda index: _reason(images, index), len(images), workers, images.name, batch=_BATCH)
+def _decode_all(images: Records, workers: int, progress: Progress | None) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return name and reason of every broken image, and the names of those of one colour, in the order of the set."""
+    broken, one_colour = [], []
+    results = ordered_map(lambda index: _judge(images, index), len(images), workers, images.name, batch=_BATCH)
     with closing(results):
-        for index, reason in enumerate(results):
+        for index, (reason, is_plain) in enumerate(results):
             if reason is not None:
                 broken.append((images.name(index), reason))
+            elif is_plain:
+                one_colour.append(images.name(index))
             if progress:
                 progress(index + 1, len(images))
-    return broken
+    return broken, one_colour
 
 
-def _reason(images: Records, index: int) -> str | None:
-    """Return why an image is broken, or None if it isn't."""
+def _judge(images: Records, index: int) -> tuple[str | None, bool]:
+    """Return why an image is broken, or None if it isn't, and whether it has one colour."""
     try:
-        images.decode(index)
+        return None, is_one_colour(images.decode(index))
     except ImageError as error:
-        return str(error).removeprefix(f"{images.name(index)}: ")
-    return None
+        return str(error).removeprefix(f"{images.name(index)}: "), False

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +72,8 @@ class BetonWriter:
     """Images of the source that were appended or skipped."""
     skipped: list[tuple[int, str]]
     """Index in the source and reason of every image that was skipped."""
+    remarks: list[tuple[int, str]]
+    """Index in the source and remark of images in the file; an image may have several."""
     started_over: str = ""
     """Why an unfinished file that was found couldn't be resumed."""
 
@@ -95,7 +97,7 @@ class BetonWriter:
         if self.path.exists() and not overwrite:
             raise UsageError(f"{self.path} exists; choose another name, or overwrite it.", argument="overwrite")
         self.count = self.position = 0
-        self.skipped = []
+        self.skipped, self.remarks = [], []
         self.page_size = page_size
         self._metadata = np.zeros(capacity, _ROW)
         self._table = np.zeros(capacity, ALLOCATION)
@@ -105,7 +107,8 @@ class BetonWriter:
         # Records start on a page of their own: FFCV's reader loads page by page.
         self._page_start = self._data_start = -(-head // page_size) * page_size
         self._page_crc32: list[int] = []
-        self._recorded = (0, 0)  # images written and images skipped up to the end of the last complete page
+        # Images written, images skipped and remarks up to the end of the last complete page.
+        self._recorded = (0, 0, 0)
         self._sealed: Sealed | None = None
         self.part = self.path.with_name(self.path.name + ".part")
         journal = self.part.with_name(self.part.name + ".journal")
@@ -130,8 +133,10 @@ class BetonWriter:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         self._leave(error)
 
-    def append(self, jpeg: bytes | memoryview, height: int, width: int, label: int) -> None:
-        """Add one image: its JPEG, size in pixels, and class (-1 for none).
+    def append(
+        self, jpeg: bytes | memoryview, height: int, width: int, label: int, remarks: Sequence[str] = ()
+    ) -> None:
+        """Add one image: its JPEG, size in pixels, class (-1 for none), and remarks on it, which are only kept here.
 
         Raises RecordTooLarge, a ValueError, when the JPEG is larger than a page, and writes nothing of it.
         """
@@ -150,6 +155,7 @@ class BetonWriter:
             self._flush_page()
         self._page[self._filled : self._filled + len(jpeg)] = jpeg
         self._add_row(height, width, label, len(jpeg))
+        self.remarks += [(self.position, remark) for remark in remarks]
         self.position += 1
 
     def skip(self, reason: str) -> None:
@@ -224,6 +230,7 @@ class BetonWriter:
                 self._add_row(height, width, label, length)
             self.position = page.position
             self.skipped += [(index, reason) for index, reason in skipped if reason is not None]
+            self.remarks += page.remarks
             self._start_page(page.crc32)
         else:
             journal.keep(len(journal.pages))
@@ -246,7 +253,7 @@ class BetonWriter:
         self._page_crc32.append(crc32)
         self._page_start += self.page_size
         self._filled = 0
-        self._recorded = self.count, len(self.skipped)
+        self._recorded = self.count, len(self.skipped), len(self.remarks)
 
     def _header(self, table_start: int) -> bytes:
         header = np.zeros((), HEADER)
@@ -274,11 +281,12 @@ class BetonWriter:
         self._start_page(crc32)
 
     def _journal_entry(self, crc32: int) -> Page:
-        images, skipped = self._recorded
+        images, skipped, remarks = self._recorded
         new = slice(images, self.count)
         rows = self._metadata[new]
         columns = (rows["f0"]["height"], rows["f0"]["width"], rows["f1"], self._table[new]["size"].astype(np.int64))
-        return Page(crc32, self.position, np.stack(columns, axis=1).tolist(), self.skipped[skipped:])
+        sizes = np.stack(columns, axis=1).tolist()
+        return Page(crc32, self.position, sizes, self.skipped[skipped:], self.remarks[remarks:])
 
     def _write(self, data: bytes | bytearray, offset: int) -> None:
         file, view = self._open_file(), memoryview(data)

@@ -11,13 +11,14 @@ import numpy.typing as npt
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.paths import printable_path
+from simsiam.pipeline.sources.endings import warn_of_other_files
 from simsiam.pipeline.sources.folder_walk import FolderListing
 from simsiam.pipeline.sources.image_folder import classes_and_labels
 from simsiam.pipeline.sources.source_hash import hash_file_stats
 
 
 class FolderRecords:
-    """The files of a folder listing, with the order and the classes of `ImageFolder`; `Records`.
+    """The files of a folder listing, with the order, the classes and the warning of `ImageFolder`; `Records`.
 
     `ImageFolder` opens every file, since all sizes must be known before the first crop is drawn. To decode all images
     once, that isn't needed.
@@ -33,6 +34,7 @@ class FolderRecords:
         self._root = os.fsencode(root) + b"/"
         self._paths = listing.paths
         self.name_prefix = printable_path(self._root)
+        warn_of_other_files(listing.other_endings, printable_path(os.fsencode(root)), listing.hidden)
         self.files_hash = hash_file_stats(listing.file_bytes, listing.modified_ns)
         self.classes, self.labels = classes_and_labels(listing.paths)
         self.broken = [(printable_path(self._root + path), reason) for path, reason in listing.unreachable]

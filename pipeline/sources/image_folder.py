@@ -12,7 +12,8 @@ from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ForeignFileError, ImageError, UsageError
 from simsiam.pipeline.paths import PathList, printable_path
 from simsiam.pipeline.progress import Progress
-from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS, FolderListing, walk_folder
+from simsiam.pipeline.sources.endings import IMAGE_ENDINGS, warn_of_other_files
+from simsiam.pipeline.sources.folder_walk import FolderListing, walk_folder
 from simsiam.pipeline.sources.scan import scan
 from simsiam.pipeline.sources.source_hash import hash_file_stats
 
@@ -21,8 +22,8 @@ class ImageFolder:
     """The images below a folder, sorted by relative path as bytes; a `Source`.
 
     Every folder of the first level that contains an image, at any depth, is a class; classes are sorted by name as
-    bytes. Images in the folder itself are unlabelled (-1). Hidden files and folders and files with another ending are
-    ignored, symbolic links are followed. Broken files have no index; `broken` lists them.
+    bytes. Images in the folder itself are unlabelled (-1). A warning counts hidden files and folders and files with
+    another ending, which aren't read; symbolic links are followed. Broken files have no index; `broken` lists them.
 
     Names of images and classes have `\\xNN` for bytes that aren't UTF-8, so that they can always be printed.
     """
@@ -65,6 +66,7 @@ class ImageFolder:
         self.broken.sort()
         if not len(readable):
             self._refuse(listing)
+        warn_of_other_files(listing.other_endings, self._printable(b""), listing.hidden)
         self.sizes = sizes[readable]
         self.classes, labels = classes_and_labels(listing.paths)
         self.labels = labels[readable]
@@ -133,7 +135,8 @@ class ImageFolder:
                 raise ForeignFileError(f"There is no image in {root}, but {name}: convert or unpack it first.")
             if re.search(r"\.(tar\..+|tgz|zip)$", name):
                 raise UsageError(f"There is no image in {root}, but {name}: unpack it first.")
-        found = f"only {listing.other_files} other files" if listing.other_files else "which is empty"
+        others = listing.other_endings.total()
+        found = f"only {others} other files" if others else "which is empty"
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
         raise UsageError(f"There is no image in {root}, {found}; images are the files that end in {endings}.")
 

@@ -2,16 +2,16 @@
 
 import contextlib
 import os
-import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from simsiam.pipeline.decode import rgb_pixels
+from simsiam.pipeline.decode import decode_image, header_suffices
+from simsiam.pipeline.errors import ImageError
+from simsiam.pipeline.image_formats import open_image
 from simsiam.pipeline.paths import printable_path
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.sources.folder_walk import FolderListing
@@ -35,7 +35,9 @@ def scan(
 ) -> tuple[npt.NDArray[np.int32], dict[int, str]]:
     """Return height and width in pixels as stored, int32 (n, 2), and for each broken file, of size 0, the reason.
 
-    Only headers are read, but a file that looks truncated, or whose format has no end marker, is decoded. `workers`
+    The price of reading headers alone is that damage in the middle of a file isn't seen: a loader or `verify` finds it.
+    But whatever the header and the end of a file leave in doubt is decoded by the decoder that training uses, which
+    alone calls a file broken: a missing end marker, a format without one, samples of more than 8 bits. `workers`
     processes do it, by default one for each core up to 16; a few files are scanned in this process. With `cache`, sizes
     are kept from one scan to the next, also if a scan is interrupted. Broken files are opened again in every scan,
     since the fault need not have been the file's (a permission, a limit). `progress` is called with (done, total)
@@ -74,10 +76,7 @@ def _inspect(
         return [listing.paths[int(index)] for index in unknown[chunk * _CHUNK : (chunk + 1) * _CHUNK]]
 
     def inspect_chunk(chunk: int) -> list[tuple[int, int] | str]:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata and above half the bomb limit; here only errors count.
-            warnings.simplefilter("ignore")
-            return [_size_or_reason(root / os.fsdecode(path)) for path in chunk_paths(chunk)]
+        return [_size_or_reason(root / os.fsdecode(path)) for path in chunk_paths(chunk)]
 
     def name(chunk: int) -> str:
         paths = chunk_paths(chunk)
@@ -96,27 +95,25 @@ def _inspect(
 def _size_or_reason(path: Path) -> tuple[int, int] | str:
     try:
         with path.open("rb") as file:
-            return _checked_size(file)
-    except Image.UnidentifiedImageError:
-        return "not an image in any format Pillow reads"
-    # Pillow's plugins raise nearly anything on damaged input: OSError, SyntaxError, struct.error, …
-    except Exception as error:
-        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+            return _size_by_header(file) or decode_image(file.read(), "").shape[:2]
+    except OSError as error:
+        return error.strerror or str(error)
+    except ImageError as error:
+        return str(error).removeprefix(": ")
 
 
-def _checked_size(file: BinaryIO) -> tuple[int, int] | str:
-    length = os.fstat(file.fileno()).st_size
-    if length == 0:
-        return "the file is empty"
-    with Image.open(file) as image:
-        width, height = image.size
-        end = _END.get(image.format or "")
-        if width < 1 or height < 1:
-            return f"the image is {width} × {height} pixels"
-        if end is not None:
-            file.seek(-min(len(end), length), os.SEEK_END)
-            if file.read() == end:
-                return height, width
+def _size_by_header(file: BinaryIO) -> tuple[int, int] | None:
+    """Return the size of a file that looks whole; otherwise None, with the file at its start."""
+    try:
+        with open_image(file) as image:
+            width, height = image.size
+            end = _END.get(image.format or "")
+            if end is not None and width > 0 < height and header_suffices(image):
+                file.seek(-len(end), os.SEEK_END)
+                if file.read() == end:
+                    return height, width
+    # Pillow's plugins raise nearly anything on damaged input, and on good pixels with odd metadata.
+    except Exception:
+        pass
     file.seek(0)
-    with Image.open(file) as image:
-        return rgb_pixels(image).shape[:2]
+    return None

@@ -12,7 +12,7 @@ from simsiam.pipeline.atomic_write import open_atomically
 from simsiam.pipeline.paths import PathList
 from simsiam.pipeline.sources.folder_walk import FolderListing
 
-_FORMAT = "simsiam scan 1"
+_FORMAT = "simsiam scan 2"
 
 
 def scan_cache_file(root: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.paths import PathList, printable_path
 from simsiam.pipeline.progress import Progress
-from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS
+from simsiam.pipeline.sources.endings import IMAGE_ENDINGS
 from simsiam.pipeline.sources.image_folder import classes_and_labels
 from simsiam.pipeline.sources.imagenet_devkit import DEVKIT, read_ground_truth, refuse_devkit
 from simsiam.pipeline.sources.tar_images import TarImages

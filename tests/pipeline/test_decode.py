@@ -1,27 +1,19 @@
+import contextlib
 import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
-from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.decode import decode_deep, decode_image
 from simsiam.pipeline.errors import ImageError
-from tests.pipeline.images import encoded, noise, with_orientation
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def raw_png(width: int, height: int, depth: int, color: int, data: bytes) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+from simsiam.pipeline.intensity import ADVICE
+from tests.pipeline.images import chunk, encoded, noise, png16, raw_png, raw_tiff, with_chunk, with_orientation
 
 
 def test_rgb_is_decoded_bit_for_bit_into_writable_memory():
@@ -62,25 +54,187 @@ def test_palette_gives_its_colours(transparency: int | bytes | None):
     assert (decoded == palette[indices]).all()
 
 
-@pytest.mark.parametrize("color, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_sixteen_bits_keep_their_upper_eight(color: int, channels: int):
-    samples = np.random.default_rng(0).integers(0, 65536, (4, 6, channels), np.uint16)
-    samples[0, :4] = np.array([0, 255, 256, 65535], np.uint16)[:, None]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    decoded = decode_image(raw_png(6, 4, 16, color, rows), "a.png")
-    assert (decoded == (samples >> 8)[:, :, : 3 if channels >= 3 else 1]).all()
+def expected_of(samples: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The values of the rule, in exact arithmetic where it is rounded."""
+    return np.floor((samples.astype(float).clip(low, high) - low) * 255 / (high - low) + 0.5)
+
+
+TWELVE_BITS = np.array([[0, 37, 1000, 2048], [4011, 4095, 16, 255]], np.uint16)[:, :, None]
+DEEP = {
+    "png-gray": png16(TWELVE_BITS),
+    "png-gray-alpha": png16(np.concatenate([TWELVE_BITS, TWELVE_BITS[::-1]], axis=2)),
+    "png-rgb": png16(np.repeat(TWELVE_BITS, 3, axis=2)),
+    "png-rgba": png16(np.concatenate([TWELVE_BITS] * 3 + [TWELVE_BITS[::-1]], axis=2)),
+    "pgm-16": b"P5 4 2 65535\n" + TWELVE_BITS.astype(">u2").tobytes(),
+    "pgm-12": b"P5 4 2 4095\n" + TWELVE_BITS.astype(">u2").tobytes(),
+    "tiff-little": raw_tiff(TWELVE_BITS),
+    "tiff-big": raw_tiff(TWELVE_BITS, order=">"),
+    "tiff-deflate": encoded(TWELVE_BITS[:, :, 0], "TIFF", compression="tiff_deflate"),
+    "tiff-rgb": raw_tiff(np.repeat(TWELVE_BITS, 3, axis=2), photometric=2),
+    "tiff-rgb-big": raw_tiff(np.repeat(TWELVE_BITS, 3, axis=2), photometric=2, order=">"),
+    "tiff-rgba": raw_tiff(np.repeat(TWELVE_BITS, 4, axis=2), photometric=2, extra=[2]),
+    "tiff-signed-16": raw_tiff(TWELVE_BITS.astype(np.int16)),
+    "tiff-signed-32": raw_tiff(TWELVE_BITS.astype(np.int32)),
+    "tiff-unsigned-32": raw_tiff(TWELVE_BITS.astype(np.uint32)),
+    "tiff-float": raw_tiff(TWELVE_BITS.astype(np.float32)),
+    "tiff-float-big": raw_tiff(TWELVE_BITS.astype(np.float32), order=">"),
+    "pfm": b"Pf\n4 2\n-1.0\n" + TWELVE_BITS[::-1].astype("<f4").tobytes(),
+    "jpeg-2000": encoded(TWELVE_BITS[:, :, 0], "JPEG2000"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_samples_are_refused_by_mode_depth_and_range(kind: str):
+    with pytest.raises(
+        ImageError, match=r"^a: .*(16|32) bits.*mode (I;16B?|I|F|RGB|RGBA).*values 0 to 4095; "
+    ) as caught:
+        decode_image(DEEP[kind], "a")
+    assert ADVICE in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("intensity, clipped", [((0, 4095), False), ((0, 65535), False), ((37.5, 2047.5), True)])
+def test_deep_samples_are_scaled_by_the_given_range(kind: str, intensity: tuple[float, float], clipped: bool):
+    decoded = decode_deep(DEEP[kind], "a", intensity)
+    np.testing.assert_array_equal(decoded.pixels, np.broadcast_to(expected_of(TWELVE_BITS, *intensity), (2, 4, 3)))
+    assert (decoded.pixels.dtype, decoded.scaled, decoded.clipped) == (np.uint8, True, clipped)
+    assert decoded.pixels.flags.c_contiguous and decoded.pixels.flags.writeable
+
+
+@pytest.mark.parametrize("top, expected", [(1.0, [0, 64, 128, 255]), (10000.0, [0, 64, 128, 255])])
+def test_floats_are_neither_black_nor_white(top: float, expected: list[int]):
+    samples = np.array([[[0], [0.25], [0.5], [1]]], np.float32) * top
+    with pytest.raises(ImageError, match=f"32 bits, float, Pillow's mode F, values 0 to {top:g}; "):
+        decode_image(raw_tiff(samples), "a")
+    assert decode_deep(raw_tiff(samples), "a", (0, top)).pixels[0, :, 0].tolist() == expected
+
+
+def test_what_is_no_number_counts_as_the_lowest_and_as_clipped():
+    samples = np.array([[[np.nan], [0.5], [np.inf], [-np.inf]]], np.float32)
+    with pytest.raises(ImageError, match=r"values 0\.5 to 0\.5; "):
+        decode_image(raw_tiff(samples), "a")
+    decoded = decode_deep(raw_tiff(samples), "a", (0, 1))
+    assert (decoded.pixels[0, :, 0].tolist(), decoded.clipped) == ([0, 128, 255, 0], True)
+
+
+def test_signed_and_large_unsigned_samples_keep_their_sign():
+    signed = raw_tiff(np.array([[[-128], [0], [127]]], np.int8))
+    with pytest.raises(ImageError, match="8 bits, signed, Pillow's mode L, values -128 to 127"):
+        decode_image(signed, "a")
+    assert decode_deep(signed, "a", (-128, 127)).pixels[0, :, 0].tolist() == [0, 128, 255]
+    large = raw_tiff(np.array([[[0], [1 << 31], [(1 << 32) - 1]]], np.uint32))
+    assert decode_deep(large, "a", (0, (1 << 32) - 1)).pixels[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_where_zero_is_white_it_becomes_white():
+    samples = np.array([[[0], [4095]]], np.uint16)
+    assert decode_deep(raw_tiff(samples, photometric=0), "a", (0, 4095)).pixels[0, :, 0].tolist() == [255, 0]
+
+
+def test_the_range_leaves_8_bit_images_as_they_are():
+    pixels = noise(5, 7, 3)
+    for format in ("PNG", "TIFF", "BMP"):
+        decoded = decode_deep(encoded(pixels, format), "a", (0, 4095))
+        assert (decoded.pixels == pixels).all() and not decoded.scaled
 
 
 @pytest.mark.parametrize(
-    "make",
+    "bands, photometric, extra",
     [
-        lambda samples: b"P5 6 4 65535\n" + samples.astype(">u2").tobytes(),
-        lambda samples: encoded(samples, "TIFF"),
+        (2, 1, [0]),
+        (4, 2, [0]),
+        (4, 2, []),
+        (4, 1, [0, 0, 0]),
+        (5, 2, [2, 0]),
+        (6, 2, [0, 0, 0]),
+        (5, 5, [0]),
+        (13, 1, [0] * 12),
     ],
 )
-def test_sixteen_bits_of_other_formats_keep_their_upper_eight(make: Callable[[np.ndarray], bytes]):
-    samples = np.random.default_rng(0).integers(0, 65536, (4, 6), np.uint16)
-    assert (decode_image(make(samples), "a") == (samples >> 8)[:, :, None]).all()
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_tiff_whose_bands_would_be_lost_is_refused_by_their_number(
+    bands: int, photometric: int, extra: list[int], depth: type
+):
+    data = raw_tiff(noise(4, 6, bands).astype(depth), photometric, extra)
+    for intensity in (None, (0, 255)):
+        with pytest.raises(ImageError, match=rf"^a\.tif: .*\b{bands} bands of (8|16) bits.* store ") as caught:
+            decode_deep(data, "a.tif", intensity)
+        assert "cannot identify" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bands, photometric, extra", [(1, 1, []), (2, 1, [2]), (3, 2, []), (4, 2, [1]), (4, 2, [2])])
+@pytest.mark.parametrize("order", "<>")
+def test_a_tiff_of_colours_and_alpha_gives_its_colours(bands: int, photometric: int, extra: list[int], order: str):
+    samples = noise(4, 6, bands)
+    if extra:
+        samples[:, :, -1] = 255  # opaque, so that premultiplied colours are the colours
+    expected = samples[:, :, :3] if bands > 2 else samples[:, :, :1]
+    decoded = decode_image(raw_tiff(samples, photometric, extra, order), "a")
+    assert (decoded == expected).all() and decoded.shape == (4, 6, 3)
+
+
+def test_a_fourth_band_of_jpeg_2000_is_dropped_only_if_it_is_alpha():
+    data = encoded(noise(16, 16, 4), "JPEG2000")
+    assert decode_image(data, "a").shape == (16, 16, 3)
+    with pytest.raises(ImageError, match="4 bands of 8 bits"):
+        decode_image(data[data.index(b"\xff\x4f\xff\x51") :], "a")
+
+
+@pytest.mark.parametrize("data", [b"P6 1 1 4095\n" + bytes(6), b"P3 1 1 65535\n1 2 3\n"])
+def test_colours_whose_low_byte_pillow_drops_are_refused(data: bytes):
+    for intensity in (None, (0, 4095)):
+        with pytest.raises(ImageError, match="16 bits, of which Pillow's mode RGB keeps the upper 8"):
+            decode_deep(data, "a", intensity)
+
+
+def test_floats_that_pillow_has_no_mode_for_are_refused_by_their_depth():
+    with pytest.raises(ImageError, match="64 bits, float a sample"):
+        decode_image(raw_tiff(np.ones((2, 2, 1))), "a")
+
+
+@pytest.mark.parametrize("depth, levels", [(1, 2), (2, 4), (4, 16)])
+def test_few_bits_are_spread_to_the_whole_range(depth: int, levels: int):
+    packed = sum(value << (8 - depth * (value + 1)) for value in range(min(levels, 8 // depth)))
+    decoded = decode_image(raw_png(8 // depth, 1, depth, 0, bytes([0, packed])), "a")
+    assert decoded[0, :, 0].tolist()[:levels] == [
+        value * 255 // (levels - 1) for value in range(min(levels, 8 // depth))
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind, body",
+    [
+        (b"tEXt", b"k\0" + bytes(3 << 20)),
+        (b"zTXt", b"k\0\0" + zlib.compress(bytes(3 << 20))),
+        (b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(3 << 20))),
+        (b"iCCP", b"k\0\0" + zlib.compress(bytes(3 << 20))),
+        (b"iCCP", b"k\0\7"),
+        (b"zTXt", b"k\0\0no zlib"),
+        (b"prVt", bytes(3 << 20)),
+    ],
+)
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_metadata_of_any_size_says_nothing_about_the_pixels_of_a_png(kind: bytes, body: bytes, before: bytes):
+    pixels = noise(5, 7, 3)
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    assert (decode_image(with_chunk(encoded(pixels, "PNG"), kind, body, before), "a") == pixels).all()
+    assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+
+
+def test_many_texts_of_a_png_are_no_reason_to_refuse_it():
+    pixels, data = noise(5, 7, 3), encoded(noise(5, 7, 3), "PNG")
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1 << 20)))
+    offset = data.index(b"IDAT") - 4
+    assert (decode_image(data[:offset] + text * 70 + data[offset:], "a") == pixels).all()
+
+
+def test_segments_of_a_jpeg_say_nothing_about_its_pixels():
+    data = encoded(noise(16, 16, 3))
+    expected = decode_image(data, "a")
+    for body in (b"Exif\0\0" + bytes(60000), b"MPF\0damaged", b"ICC_PROFILE\0\7\1damaged", b"Photoshop 3.0\0\0"):
+        for marker in (b"\xff\xe1", b"\xff\xe2", b"\xff\xed"):
+            segment = marker + struct.pack(">H", len(body) + 2) + body
+            assert (decode_image(data[:2] + segment + data[2:], "a") == expected).all()
 
 
 def test_cmyk_becomes_rgb():
@@ -193,6 +347,28 @@ def test_corrupt_jpeg_data_is_an_error_where_pillow_makes_up_pixels(mode: str):
             assert np.array(pillows).shape[:2] == (64, 64)
         with pytest.raises(ImageError, match=r"^a\.jpg: some of its pixels may be wrong: Corrupt JPEG data: "):
             decode_image(damaged, "a.jpg")
+
+
+def without_end_marker() -> bytes:
+    """A JPEG whose end marker is missing, which Pillow decodes all the same; it refuses some others like it."""
+    for seed in range(1000):
+        data = encoded(noise(64, 64, 3, seed=seed), quality=80)[:-2]
+        with contextlib.suppress(OSError), Image.open(io.BytesIO(data)) as pillows:
+            pillows.load()
+            return data
+    raise AssertionError
+
+
+def test_a_jpeg_without_its_end_marker_is_refused_though_pillow_decodes_it():
+    with pytest.raises(ImageError, match=r"^a: some of its pixels may be wrong: .*[Pp]remature end"):
+        decode_image(without_end_marker(), "a")
+
+
+def test_a_jpeg_of_12_bits_is_refused_by_its_depth():
+    data = encoded(noise(16, 16, 3))
+    offset = data.index(b"\xff\xc0") + 4
+    with pytest.raises(ImageError, match="12 bits"):
+        decode_image(data[:offset] + b"\x0c" + data[offset + 1 :], "a")
 
 
 def test_a_sampling_unknown_to_turbojpeg_is_left_to_pillow():

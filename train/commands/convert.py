@@ -1,5 +1,6 @@
 """`simsiam convert`: a set of images, whatever holds it → one .beton file."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,8 @@ _MOST_LINES = 20
 class ConvertOptions:
     """Turn a set of images into one .beton file (FFCV 1.0), with a manifest next to it.
 
-    What needs no change is copied. Whatever ended a conversion, the same command resumes it.
+    What needs no change is copied. Whatever ended a conversion, the same command resumes it. Images that aren't 8-bit
+    RGB or gray are skipped with the reason, unless a range of intensity is given; files of other endings are counted.
     """
 
     source: Path
@@ -71,6 +73,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
 
 def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]:
     from simsiam.pipeline.beton.manifest import manifest_path
+    from simsiam.pipeline.intensity import ADVICE
 
     out, skipped = conversion.path, conversion.skipped
     converted_now = images - conversion.taken_over
@@ -91,3 +94,10 @@ def _summary(conversion: "Conversion", images: int, check: str) -> Iterator[str]
         yield f"{counted(len(skipped), 'image was', 'images were')} skipped" + (
             f"; {manifest_path(out)} lists them all" if len(skipped) > _MOST_LINES else ""
         )
+    if deep := sum(ADVICE in reason for _, reason in skipped):
+        yield (
+            f"{counted(deep, 'image has', 'images have')} more than 8 bits a sample: give the values that become 0 and"
+            " 255; the option is --intensity LOW,HIGH"
+        )
+    for remark, count in Counter(remark for _, remark in conversion.remarks).items():
+        yield f"{counted(count, 'image')}: {remark}; {manifest_path(out)} lists them"

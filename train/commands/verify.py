@@ -29,7 +29,12 @@ _CHECKSUMS = {
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Decode every image and list the broken ones. Exit code 1 if there is one."""
+    """Decode every image and list the broken ones. Exit code 1 if there is one.
+
+    Images are judged by the decoder that training uses: what it refuses is broken, also for having more than 8 bits a
+    sample or bands that would be lost. Images of one colour are counted; they aren't broken. The start of a run reads
+    the headers of a folder's images only, and what convert copies it judges by its markers: this decodes them.
+    """
 
     source: Path
     """Folder of images, .beton file, tars, or parquet files, as for `convert`."""
@@ -68,6 +73,7 @@ def _summary(found: "Verification") -> str:
         for part in (
             f"{counted(found.images, 'image')} in {counted(found.classes, 'class', 'classes')}, {found.seconds:.1f} s"
             f" ({found.images_per_second:,.0f} images/s): {len(found.broken):,} broken",
+            f"{len(found.one_colour):,} of one colour, the first {found.one_colour[0]}" if found.one_colour else "",
             counted(len(found.damaged), "damaged page") if found.damaged else "",
             _CHECKSUMS[found.checksums],
         )
@@ -83,6 +89,7 @@ def _document(found: "Verification") -> dict[str, object]:
         "classes": found.classes,
         "broken": [{"name": name, "reason": reason} for name, reason in found.broken],
         "damaged": found.damaged,
+        "one_colour": found.one_colour,
         "checksums": found.checksums,
         "seconds": round(found.seconds, 3),
         "images_per_second": round(found.images_per_second, 1),

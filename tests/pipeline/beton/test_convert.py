@@ -10,11 +10,12 @@ from simsiam.pipeline.beton import convert as convert_module
 from simsiam.pipeline.beton.convert import convert
 from simsiam.pipeline.beton.manifest import manifest_path
 from simsiam.pipeline.beton.reader import Beton
-from simsiam.pipeline.beton.transcode import Transcoding
+from simsiam.pipeline.beton.transcode import CLIPPED, SCALED, Transcoding
 from simsiam.pipeline.beton.writer import BetonWriter
-from simsiam.pipeline.errors import RawRecordError
+from simsiam.pipeline.errors import RawRecordError, UsageError
+from simsiam.pipeline.one_colour import ONE_COLOUR
 from tests.pipeline.beton.memory_records import MemoryRecords
-from tests.pipeline.images import encoded, noise, with_orientation
+from tests.pipeline.images import encoded, noise, raw_tiff, with_orientation
 
 ORIENTATION = 0x0112
 
@@ -131,9 +132,40 @@ def test_the_manifest_contains_the_settings(tmp_path):
         "apply_orientation": False,
         "reencode": False,
         "check": "markers",
+        "intensity": None,
     }
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["images"] == 2
+
+
+def deep_set() -> MemoryRecords:
+    """An 8-bit image, one of 12 bits in 16, one of floats, and one of one colour."""
+    ramp = np.linspace(0, 4095, 1200).reshape(30, 40, 1)
+    images = [raw_tiff(ramp.astype(np.uint16)), raw_tiff(ramp.astype(np.float32) + 1)]
+    return MemoryRecords([png(picture(30, 40, 0)), *images, png(np.full((20, 20, 3), 9, np.uint8))])
+
+
+def test_what_was_scaled_clipped_or_of_one_colour_is_in_the_report_and_the_manifest(tmp_path):
+    report = convert(deep_set(), tmp_path / "o", Transcoding(intensity=(0, 4095)), workers=2)
+    assert report.skipped == []
+    names = [("dir/1.png", SCALED), ("dir/2.png", SCALED), ("dir/2.png", CLIPPED), ("dir/3.png", ONE_COLOUR)]
+    assert report.remarks == names
+    manifest = Beton(tmp_path / "o").manifest
+    assert manifest is not None
+    assert (manifest.remarks, manifest.remarked(SCALED)) == (names, 2)
+    assert manifest.settings["intensity"] == [0, 4095]
+    for index in (1, 2):
+        expected = np.linspace(0, 255, 1200).reshape(30, 40, 1)
+        assert np.abs(Beton(tmp_path / "o").decode(index).astype(int) - expected).mean() < 2
+
+
+def test_without_a_range_deep_images_are_skipped_and_alone_they_name_the_argument(tmp_path):
+    report = convert(deep_set(), tmp_path / "o", workers=1)
+    assert [name for name, _ in report.skipped] == ["dir/1.png", "dir/2.png"]
+    assert "values 0 to 4095" in report.skipped[0][1] and "values 1 to 4096" in report.skipped[1][1]
+    with pytest.raises(UsageError) as caught:
+        convert(MemoryRecords(deep_set().images[1:3]), tmp_path / "p", workers=1)
+    assert caught.value.argument == "intensity"
 
 
 def test_an_image_larger_than_a_page_is_skipped(tmp_path, monkeypatch):

@@ -23,6 +23,8 @@ from tests.pipeline.wait_until import wait_until
 
 COUNT = 240
 BROKEN = (0, 7, 60, 61, 239)
+PLAIN = (3, 63)
+"""Images of one colour."""
 
 
 class Noise:
@@ -43,6 +45,8 @@ class Noise:
     def read(self, index: int) -> bytes:
         if index in BROKEN:
             return b"broken"
+        if index in PLAIN:
+            return encoded(np.full((20, 20, 3), 9, np.uint8))
         return encoded(noise(240, 240 + index % 5, 3, seed=index), quality=99, subsampling="4:4:4")
 
     def decode(self, index: int) -> np.ndarray:
@@ -111,6 +115,7 @@ def test_after_a_kill_the_same_call_resumes_and_gives_the_same_bytes(tmp_path, u
     assert (report.taken_over > 0) == (done > 45)
     assert calls == [(i, COUNT) for i in range(report.taken_over + 1, COUNT + 1)]
     assert [name for name, _ in report.skipped] == [f"noise {i}" for i in BROKEN]
+    assert [name for name, _ in report.remarks] == [f"noise {i}" for i in PLAIN]
     assert same(out, uninterrupted)
     assert names(tmp_path) == ["o.beton", "o.beton.json"]
 
@@ -157,7 +162,7 @@ def test_a_conversion_killed_twice_resumes(tmp_path, uninterrupted):
         (lambda part, journal: journal.write_bytes(journal.read_bytes()[:-100]), ""),
         (lambda part, journal: journal.write_bytes(b"\0" * 1000), "its journal is damaged or of another version"),
         (
-            lambda part, journal: journal.write_bytes(journal.read_bytes().replace(b"journal 2", b"journal 1", 1)),
+            lambda part, journal: journal.write_bytes(journal.read_bytes().replace(b"journal 3", b"journal 1", 1)),
             "its journal is damaged or of another version",
         ),
         (lambda part, journal: journal.unlink(), ""),

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_refuses_the_manifest_of_another_file(path, changes):
         Beton(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format_version": 2}', "", "é"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format_version": 3}', "", "é"])
 def test_refuses_a_damaged_manifest(path, text):
     manifest_path(path).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"manifest .* is damaged"):
@@ -69,9 +70,19 @@ def test_refuses_a_manifest_with_values_of_a_wrong_type(path, changes):
         Beton(path)
 
 
+def test_reads_a_manifest_of_version_1_which_has_no_remarks(path):
+    add_manifest(path)
+    file = manifest_path(path)
+    document = json.loads(file.read_text()) | {"format_version": 1}
+    del document["remarks"]
+    file.write_text(json.dumps(document))
+    manifest = Beton(path).manifest
+    assert manifest is not None and (manifest.remarks, manifest.left_out) == ([], [("x.jpg", "empty")])
+
+
 def test_refuses_a_manifest_of_an_unknown_version(path):
     add_manifest(path)
     manifest = manifest_path(path)
-    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(ValueError, match="format version 2 is unknown"):
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 3'))
+    with pytest.raises(ValueError, match="format version 3 is unknown"):
         Beton(path)

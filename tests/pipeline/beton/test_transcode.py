@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from simsiam.pipeline.beton.transcode import Transcoding, transcode
+from simsiam.pipeline.beton.transcode import CLIPPED, SCALED, Transcoding, transcode
 from simsiam.pipeline.decode import decode_image, decode_reduced
 from simsiam.pipeline.errors import ImageError, UsageError
-from tests.pipeline.images import encoded, noise, with_orientation
+from simsiam.pipeline.one_colour import ONE_COLOUR
+from tests.pipeline.images import encoded, noise, raw_tiff, with_chunk, with_orientation
 
 
 def smooth(height: int, width: int) -> np.ndarray:
@@ -21,7 +22,7 @@ def jpeg(pixels: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options: A
 
 def test_a_usual_jpeg_is_copied_up_to_its_end_marker():
     data = jpeg(smooth(40, 60), quality=97, comment=b"kept")
-    assert transcode(data + b"appended", "a", Transcoding()) == (data, 40, 60, True)
+    assert transcode(data + b"appended", "a", Transcoding()) == (data, 40, 60, True, ())
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_a_usual_jpeg_is_copied_up_to_its_end_marker():
 )
 def test_everything_else_becomes_a_baseline_jpeg_of_the_same_pixels(options, how):
     data = jpeg(smooth(40, 60), **options)
-    result, height, width, copied = transcode(data, "a", how)
+    result, height, width, copied, _ = transcode(data, "a", how)
     assert (height, width, copied) == (40, 60, False)
     assert result != data
     with Image.open(io.BytesIO(result)) as image:
@@ -49,7 +50,7 @@ def test_everything_else_becomes_a_baseline_jpeg_of_the_same_pixels(options, how
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_each_orientation_gives_the_pixels_pillow_gives(turn):
     data = jpeg(smooth(40, 60), exif=with_orientation(turn), quality=95)
-    result, height, width, copied = transcode(data, "a", Transcoding(apply_orientation=True, quality=95))
+    result, height, width, copied, _ = transcode(data, "a", Transcoding(apply_orientation=True, quality=95))
     with Image.open(io.BytesIO(data)) as image:
         expected = np.array(ImageOps.exif_transpose(image))
     assert (height, width, copied) == (*expected.shape[:2], turn == 1)
@@ -60,7 +61,7 @@ def test_each_orientation_gives_the_pixels_pillow_gives(turn):
 @pytest.mark.parametrize("side", [700, 1100, 2300])
 def test_reducing_agrees_with_an_antialiased_reduction_of_all_pixels(side):
     pixels = smooth(side // 2, side)
-    result, height, width, copied = transcode(jpeg(pixels, quality=95), "a", Transcoding())
+    result, height, width, copied, _ = transcode(jpeg(pixels, quality=95), "a", Transcoding())
     assert (height, width, copied) == (250, 500, False)
     expected = np.array(Image.fromarray(pixels).resize((500, 250), Image.Resampling.LANCZOS))
     assert np.abs(decode_image(result, "").astype(int) - expected).mean() < 2
@@ -114,7 +115,51 @@ def test_a_bomb_is_refused_and_the_limit_named(monkeypatch):
             attempt()
 
 
-@pytest.mark.parametrize("options", [{"max_side": 0}, {"quality": 0}, {"quality": 101}])
+@pytest.mark.parametrize(
+    "options",
+    [{"max_side": 0}, {"quality": 0}, {"quality": 101}, {"intensity": (7, 7)}, {"intensity": (0, float("nan"))}],
+)
 def test_refuses_bad_settings(options):
-    with pytest.raises(UsageError, match=str(next(iter(options.values())))):
+    with pytest.raises(UsageError, match=str(next(iter(options.values()))).strip("()").rpartition(", ")[2]):
         Transcoding(**options)
+
+
+DEEP = raw_tiff(np.linspace(0, 4095, 64 * 64).reshape(64, 64, 1).astype(np.uint16))
+
+
+def test_deep_samples_need_a_range_which_is_remarked():
+    with pytest.raises(ImageError, match="16 bits, Pillow's mode I;16, values 0 to 4095"):
+        transcode(DEEP, "a", Transcoding())
+    result = transcode(DEEP, "a", Transcoding(intensity=(0, 4095)))
+    expected = np.linspace(0, 255, 64 * 64).reshape(64, 64, 1)
+    assert np.abs(decode_image(result.jpeg, "").astype(int) - expected).mean() < 2
+    assert result.remarks == (SCALED,)
+    assert transcode(DEEP, "a", Transcoding(intensity=(0, 2000))).remarks == (SCALED, CLIPPED)
+    assert transcode(DEEP, "a", Transcoding(intensity=(5000, 9000))).remarks == (ONE_COLOUR, SCALED, CLIPPED)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (40, 60), (300, 500)])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"quality": 100}, {"mode": "L"}, {"kind": "PNG"}, {"optimize": True}]
+)
+@pytest.mark.parametrize(
+    "how", [Transcoding(), Transcoding(reencode=True), Transcoding(max_side=30), Transcoding(check="full")]
+)
+def test_an_image_of_one_colour_is_remarked_whether_it_is_copied_or_encoded(size, options, how):
+    data = jpeg(np.full((*size, 3), (200, 30, 77), np.uint8), **options)
+    assert transcode(data, "a", how).remarks == (ONE_COLOUR,)
+    if size != (1, 1):
+        other = jpeg(np.array(Image.linear_gradient("L").resize(size[::-1])), **options)
+        assert transcode(other, "a", how).remarks == ()
+
+
+def test_a_long_copied_jpeg_is_not_decoded_to_find_its_colour(monkeypatch):
+    data = jpeg(noise(64, 64, 3), quality=90)
+    monkeypatch.setattr("simsiam.pipeline.beton.transcode.decode_image", lambda *_: pytest.fail("decoded"))
+    assert transcode(data, "a", Transcoding()).copied
+
+
+def test_orientation_is_found_beside_a_text_that_pillow_refuses():
+    data = encoded(smooth(40, 60), "PNG", exif=with_orientation(6))
+    data = with_chunk(data, b"tEXt", b"k\0" + bytes(2 << 20))
+    assert transcode(data, "a", Transcoding(apply_orientation=True))[1:3] == (60, 40)

@@ -104,6 +104,13 @@ def test_a_file_that_changed_since_the_cached_scan_is_found(folder):
     assert [name for name, _ in verify(folder, workers=2).broken] == [str(file)]
 
 
+def test_images_of_one_colour_are_listed_and_are_not_broken(folder, beton):
+    assert verify(beton, workers=1).one_colour == []
+    Image.new("RGB", (20, 20)).save(folder / "a.png")
+    found = verify(folder, workers=2)
+    assert (found.one_colour, found.broken, found.whole) == ([str(folder / "a.png")], [], True)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_an_unreadable_file_is_broken(folder):
     (folder / "2.jpg").chmod(0)

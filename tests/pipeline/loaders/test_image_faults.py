@@ -124,7 +124,6 @@ KINDS: dict[str, bytes] = {
     "palette-and-transparency.png": encoded(picture().quantize(64), "PNG", transparency=bytes(range(64))),
     "alpha.png": encoded(Image.merge("RGBA", [*picture().split(), picture().split()[1]]), "PNG"),
     "gray-and-alpha.png": encoded(picture().convert("LA"), "PNG"),
-    "sixteen-bits.png": encoded(sixteen_bits(), "PNG"),
     "one-bit.png": encoded(picture().convert("1", dither=Image.Dither.NONE), "PNG"),
     "gif.gif": encoded(picture().quantize(64), "GIF"),
     "webp.webp": encoded(picture(), "WEBP", lossless=True),
@@ -170,6 +169,8 @@ def test_images_found_broken_in_the_scan_never_reach_a_backend(source_of, open_b
         "bad/empty.jpg": b"",
         "bad/text.jpg": b"This is no image.",
         "bad/bomb.jpg": with_size(whole, 65500, 65500),
+        "bad/without-end.jpg": whole[:-2],
+        "bad/sixteen-bits.png": encoded(sixteen_bits(), "PNG"),
     }
     source = source_of(fill(tmp_path, good | bad))
     reasons = dict(ImageFolder(tmp_path).broken)

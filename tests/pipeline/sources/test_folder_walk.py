@@ -61,11 +61,12 @@ def test_order_is_the_same_on_any_file_system(tmp_path: Path, monkeypatch: pytes
 
 
 def test_only_visible_files_with_an_image_ending_count(tmp_path: Path):
-    kept = ["a.jpg", "b.JPEG", "c.Png", "d.bmp", "e.webp", "f.tif", "g.TIFF", "h.gif", "i.ppm", "j.pgm"]
-    fill(tmp_path, *kept, "k.txt", "jpg", "l.jpg.part", "m", ".hidden.jpg", ".git/n.jpg", "x/._o.jpg")
+    kept = ["a.jpg", "b.JPEG", "c.Png", "d.bmp", "e.webp", "f.tif", "g.TIFF", "h.gif", "i.ppm", "j.pgm", "k.Jfif"]
+    fill(tmp_path, *kept, "k.txt", "l.TXT", "jpg", "l.jpg.part", "m", ".hidden.jpg", ".git/n.jpg", "x/._o.jpg", ".note")
     listing = walk_folder(tmp_path)
     assert list(listing.paths) == [name.encode() for name in kept]
-    assert listing.other_files == 4
+    assert listing.other_endings == {".txt": 2, "": 2, ".part": 1}
+    assert listing.hidden == 3
 
 
 def test_odd_names_are_listed(tmp_path: Path):

@@ -1,6 +1,7 @@
 import os
 import pickle
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.sources import image_folder
 from simsiam.pipeline.sources.image_folder import ImageFolder
+from simsiam.pipeline.sources.open_records import open_records
 from tests.pipeline.images import encoded, with_orientation
 
 
@@ -262,8 +264,37 @@ def test_the_archive_in_a_folder_without_images_is_named(tmp_path: Path, name: s
 
 def test_a_folder_without_images_is_refused_with_the_number_of_other_files(tmp_path: Path):
     fill(tmp_path, {"a/1.txt": b"x", "b.csv": b"x", ".hidden.png": png()})
-    with pytest.raises(ValueError, match=r"no image in .*, only 2 other files; .* end in \.jpg, \.jpeg, \.png"):
+    with pytest.raises(ValueError, match=r"no image in .*, only 2 other files; .* end in .*\.jpg, .*\.png, "):
         ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("open_folder", [ImageFolder, open_records])
+def test_every_ending_that_pillow_reads_counts_and_the_others_are_told(tmp_path: Path, open_folder):
+    formats = {
+        "jfif": "JPEG",
+        "jpe": "JPEG",
+        "jp2": "JPEG2000",
+        "avif": "AVIF",
+        "jpg": "JPEG",
+        "mpo": "MPO",
+        "tga": "TGA",
+    }
+    pixels = Image.new("RGB", (16, 16), (200, 20, 20))
+    fill(tmp_path, {f"a/{ending}.{ending}": encoded(pixels, format) for ending, format in formats.items()})
+    fill(tmp_path, {"a/1.txt": b"x", "b/2.txt": b"x", "list.csv": b"x", "LICENSE": b"x", ".git/3.jpg": b"x"})
+    with pytest.warns(UserWarning, match=r"4 files .*: 2 \.txt, 1 without an ending, 1 \.csv; 1 hidden ") as caught:
+        images = open_folder(tmp_path)
+    assert (len(images), len(images.broken), len(caught)) == (len(formats), 0, 1)
+    assert str(tmp_path) in str(caught[0].message)
+    for index in range(len(images)):
+        assert np.abs(images.decode(index).astype(int) - [200, 20, 20]).max() <= 6
+
+
+@pytest.mark.parametrize("open_folder", [ImageFolder, open_records])
+def test_a_folder_of_images_alone_gives_no_warning(tmp_path: Path, open_folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_folder(fill(tmp_path, {"a/1.png": png(), ".DS_Store": b"x"}))
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path):

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from simsiam.pipeline.decode import decode_image
+from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.paths import printable_path
 from simsiam.pipeline.sources import scan as scan_module
 from simsiam.pipeline.sources.folder_walk import walk_folder
 from simsiam.pipeline.sources.scan import scan
 from simsiam.pipeline.sources.scan_cache import save_sizes
-from tests.pipeline.images import encoded, noise, with_orientation
+from tests.pipeline.images import encoded, noise, png16, raw_tiff, with_chunk, with_orientation
 from tests.pipeline.wait_until import wait_until
 
 
@@ -65,8 +66,40 @@ def test_bytes_after_the_end_of_a_jpeg_do_not_break_it(tmp_path: Path):
 
 def test_only_the_header_of_a_complete_jpeg_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.jpg").write_bytes(picture())
-    monkeypatch.setattr(scan_module, "rgb_pixels", lambda image: pytest.fail("decoded"))
-    assert scanned(tmp_path)[0] == {"a.jpg": [20, 30]}
+    (tmp_path / "b.png").write_bytes(picture("PNG"))
+    (tmp_path / "c.gif").write_bytes(picture("GIF"))
+    monkeypatch.setattr(scan_module, "decode_image", lambda *_: pytest.fail("decoded"))
+    assert scanned(tmp_path)[0] == {name: [20, 30] for name in ("a.jpg", "b.png", "c.gif")}
+
+
+def judged_files() -> dict[str, bytes]:
+    """Files about which a header and an end say too little, good ones and broken ones."""
+    deep = np.arange(24, dtype=np.uint16).reshape(4, 6, 1)
+    files = {f"cut-{seed}.jpg": encoded(noise(64, 64, 3, seed=seed), quality=80)[:-2] for seed in range(40)}
+    files |= {f"sixteen-bits-{bands}.png": png16(np.repeat(deep, bands, axis=2)) for bands in (1, 2, 3, 4)}
+    files |= {"deep.tif": raw_tiff(deep), "float.tif": raw_tiff(deep.astype(np.float32))}
+    files |= {f"bands-{n}.tif": raw_tiff(noise(4, 6, n), 2, [0] * (n - 3)) for n in (4, 6, 13)}
+    files |= {"text.png": with_chunk(picture("PNG"), b"tEXt", b"k\0" + bytes(3 << 20))}
+    files |= {"text-at-the-end.png": with_chunk(picture("PNG"), b"tEXt", b"k\0" + bytes(3 << 20), before=b"IEND")}
+    return files | {"icon.png": encoded(noise(16, 16, 3), "ICO"), "profile.jpg": with_damaged_profile(picture())}
+
+
+def with_damaged_profile(jpeg: bytes) -> bytes:
+    body = b"ICC_PROFILE\0\7\1damaged"
+    return jpeg[:2] + b"\xff\xe2" + (len(body) + 2).to_bytes(2) + body + jpeg[2:]
+
+
+def test_the_scan_judges_as_the_decoder_does(tmp_path: Path):
+    expected: dict[str, tuple[int, ...] | str] = {}
+    for name, data in judged_files().items():
+        (tmp_path / name).write_bytes(data)
+        try:
+            expected[name] = decode_image(data, name).shape[:2]
+        except ImageError as error:
+            expected[name] = str(error).removeprefix(f"{name}: ")
+    sizes, reasons = scanned(tmp_path)
+    assert {name: reasons.get(name) or tuple(size) for name, size in sizes.items()} == expected
+    assert sorted(sizes.keys() - reasons.keys()) == ["profile.jpg", "text-at-the-end.png", "text.png"]
 
 
 def test_each_kind_of_broken_file_gets_its_reason(tmp_path: Path):

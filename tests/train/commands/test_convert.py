@@ -14,7 +14,9 @@ WNIDS = ["n01440764", "n01443537"]
 
 def jpeg(number: int) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (40 + number, 30), (number * 9, 40, 90)).save(file, "JPEG", quality=70)
+    image = Image.new("RGB", (40 + number, 30), (number * 9, 40, 90))
+    image.paste((200, 200, 9), (0, 0, 20, 30))
+    image.save(file, "JPEG", quality=70)
     return file.getvalue()
 
 
@@ -110,3 +112,35 @@ def test_a_name_cannot_drive_the_terminal(tmp_path: Path, capsys) -> None:
     assert lines[0].startswith("1 image, ")
     assert lines[2].startswith(f"skipped: {folder}/\\x1b[31mbad\\nskipped: evil.jpg: ")
     assert lines[3:] == ["1 image was skipped"]
+
+
+def test_deep_images_are_skipped_with_the_option_and_scaled_with_it(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "images" / "class"
+    folder.mkdir(parents=True)
+    (folder / "good.jpg").write_bytes(jpeg(1))
+    Image.fromarray(np.linspace(0, 4095, 900).reshape(30, 30).astype(np.uint16)).save(folder / "deep.tif")
+    out = tmp_path / "out.beton"
+    assert run(["convert", str(folder.parent), str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith(f"skipped: {folder}/deep.tif: ") and "values 0 to 4095" in lines[2]
+    assert lines[3] == "1 image was skipped"
+    assert "--intensity LOW,HIGH" in lines[4]
+    assert run(["convert", str(folder.parent), str(out), "--overwrite", "--intensity", "0,4000"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 images, ")
+    assert [line.partition(":")[0] for line in lines[2:]] == ["1 image", "1 image"]
+    assert "scaled" in lines[2] and "clipped" in lines[3]
+
+
+def test_a_set_of_deep_images_alone_is_refused_with_the_option(tmp_path: Path, capsys) -> None:
+    Image.fromarray(np.full((3, 3), 777, np.uint16)).save(tmp_path / "deep.tif")
+    assert run(["convert", str(tmp_path), str(tmp_path / "out.beton")]) == 2
+    assert "the option is --intensity" in " ".join(capsys.readouterr().err.split())
+
+
+def test_images_of_one_colour_are_counted(tmp_path: Path, capsys) -> None:
+    (tmp_path / "good.jpg").write_bytes(jpeg(1))
+    for number in (1, 2):
+        Image.new("RGB", (30, 20), (9, 9, number)).save(tmp_path / f"plain-{number}.png")
+    assert run(["convert", str(tmp_path), str(tmp_path / "out.beton")]) == 0
+    assert "2 images: all of its pixels have one colour" in capsys.readouterr().out

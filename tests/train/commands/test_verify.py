@@ -41,7 +41,7 @@ def test_a_broken_image_is_listed_written_as_json_and_exit_code_1(folder, tmp_pa
     name, reason = str(folder / "bad [1].jpg"), "not an image in any format Pillow reads"
     first, summary = capsys.readouterr().out.splitlines()
     assert first == f"broken: {name}: {reason}"
-    assert summary.endswith(": 1 broken")
+    assert summary.endswith(f": 1 broken; 2 of one colour, the first {folder / 'cats' / 'good.jpg'}")
     found = json.loads((tmp_path / "found.json").read_text())
     assert found.pop("seconds") > 0 and found.pop("images_per_second") > 0
     assert found == {
@@ -51,6 +51,7 @@ def test_a_broken_image_is_listed_written_as_json_and_exit_code_1(folder, tmp_pa
         "classes": 1,
         "broken": [{"name": name, "reason": reason}],
         "damaged": [],
+        "one_colour": [str(folder / "cats" / "good.jpg"), str(folder / "good.jpg")],
         "checksums": None,
     }
     assert not list(tmp_path.glob("*.part"))
@@ -72,7 +73,7 @@ def test_a_damaged_page_is_listed_and_exit_code_1(beton, tmp_path, capsys):
     assert run([str(beton), "--json", str(tmp_path / "found.json")], "simsiam verify") == 1
     damage, summary = capsys.readouterr().out.splitlines()
     assert damage.startswith(f"damaged: {beton}: bytes ")
-    assert "0 broken; 1 damaged page; every byte was compared with the manifest's checksums" in summary
+    assert "1 damaged page; every byte was compared with the manifest's checksums" in summary
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["whole"], found["checksums"]) == (False, True)
     assert found["damaged"] == [damage.removeprefix("damaged: ")]
