@@ -17,6 +17,7 @@ from simsiam.pipeline.beton.manifest import Manifest, manifest_path, write_manif
 from simsiam.pipeline.beton.transcode import Check, Encoded, Transcoding, encode_pixels, transcode
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge, Sealed
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.worker_count import worker_count
@@ -85,7 +86,7 @@ def convert(
         RunError: A worker process died; the message names the image it was working on.
     """
     started = time.perf_counter()
-    out, how = Path(out), Transcoding(max_side, quality, apply_orientation, reencode, check)
+    out, how = expand_home(out), Transcoding(max_side, quality, apply_orientation, reencode, check)
     workers = worker_count(workers, at_least=1)
     if not len(images):
         raise UsageError("There is no readable image to convert.")

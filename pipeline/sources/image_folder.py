@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ForeignFileError, ImageError, UsageError
-from simsiam.pipeline.paths import PathList, printable_path
+from simsiam.pipeline.paths import PathList, expand_home, printable_path
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS, FolderListing, walk_folder
 from simsiam.pipeline.sources.scan import scan
@@ -54,7 +54,7 @@ class ImageFolder:
 
         Raises UsageError when there is no such folder, or no readable image in it.
         """
-        self.root = Path(path).expanduser().absolute()
+        self.root = expand_home(path).absolute()
         self.name_prefix = printable_path(bytes(self.root)) + "/"
         listing = self._walk()
         self.files_hash = hash_file_stats(listing.file_bytes, listing.modified_ns)

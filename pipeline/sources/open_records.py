@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simsiam.pipeline.errors import ForeignFileError, UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.sources.imagenet_devkit import refuse_devkit
@@ -31,7 +32,7 @@ def open_records(path: str | Path, *, devkit: Path | None = None, progress: Prog
 
     Raises UsageError, in one sentence that says what would help.
     """
-    path = Path(path).expanduser()
+    path, devkit = expand_home(path), expand_home(devkit) if devkit else None
     if path.is_dir():
         return _open_folder(path, devkit, progress)
     return _open_files([path] if path.exists() else _expand(path), devkit, progress)

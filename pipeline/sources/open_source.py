@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Source
 
@@ -15,7 +16,7 @@ def open_source(path: str | Path, *, progress: Progress | None = None) -> Source
     Raises UsageError, in one sentence that says what would help, when `path` is neither or has no image.
     """
     # Imported here, so that one kind doesn't need the other's packages.
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if path.is_dir():
         from simsiam.pipeline.sources.image_folder import ImageFolder
 

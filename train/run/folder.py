@@ -13,6 +13,7 @@ import yaml
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.source_hash import hash_images
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
@@ -55,7 +56,7 @@ def open_run_folder(
     Raises UsageError when another process trains in it, when it holds another run or something else, lies among the
     images, or when the checkpoint was made with other settings or images; then nothing is written.
     """
-    path = config.run_dir or default
+    path = expand_home(config.run_dir or default)
     _refuse_place(path, config)
     # Held before the checkpoints are looked at, or the other process might write one more.
     lock = _lock(path) if (path / _LOCK).exists() else None
@@ -151,7 +152,7 @@ def _find_state(
                 f"The run folder {path} is already in use: give --resume auto to go on, or another --run-dir."
             )
     else:
-        resumed_from, state = open_checkpoint(Path(config.resume).expanduser())
+        resumed_from, state = open_checkpoint(expand_home(config.resume))
         if path_in_use and path.resolve() not in resumed_from.resolve().parents:
             raise UsageError(
                 f"The run folder {path} is already in use by another run than {resumed_from}; give another --run-dir."

@@ -6,6 +6,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.paths import expand_home
 
 _NUMERALS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
@@ -37,7 +38,7 @@ class ValueKind(NamedTuple):
 def _path(word: str) -> Path:
     if not word:
         raise UsageError("A path has at least one character.")
-    return Path(word)
+    return expand_home(word)
 
 
 _PLAIN = {

@@ -41,3 +41,10 @@ def test_length_of_tuples() -> None:
 def test_other_words_are_errors(annotation: Any, word: str) -> None:
     with pytest.raises((ValueError, KeyError)):
         kind_of(annotation).read(word)
+
+
+@pytest.mark.parametrize("annotation", [Path, Path | None, tuple[Path, ...]])
+def test_a_tilde_in_a_path_is_the_home_folder(annotation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    assert kind_of(annotation).read("~/x") == Path("/h/x")
+    assert kind_of(annotation).read("~no-such-user/x") == Path("~no-such-user/x")
