@@ -30,7 +30,7 @@ class VerifyOptions:
     """Decode every image and list the broken ones. Exit code 1 if there is one."""
 
     source: Path
-    """Folder of images, .beton file, tars, or parquet files, as for `convert`."""
+    """Folder of images, .beton file, tars, zips, or parquet files, as for `convert`."""
     devkit: Path | None = None
     """ImageNet's development kit, if its validation tar isn't in the same folder."""
     workers: int | None = None
