@@ -13,6 +13,7 @@ from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.config import DeviceName
+from simsiam.train.evaluation.align_classes import align_classes
 from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
 from simsiam.train.evaluation.features import Features, extract_features
 from simsiam.train.load_encoder import load_encoder_and_config
@@ -49,6 +50,14 @@ class Measured(NamedTuple):
     """0 … 1."""
     k: int
     temperature: float
+    train_images: int
+    test_images: int
+    missing_classes: list[str]
+    """Classes of the training images that no test image has."""
+    train_skipped: list[tuple[str, str]]
+    """Name and reason of broken training images, which are not among the others."""
+    test_skipped: list[tuple[str, str]]
+    """Likewise of test images: the accuracy is that of the others."""
 
 
 def evaluate_checkpoint(
@@ -64,7 +73,10 @@ def evaluate_checkpoint(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Measure a checkpoint's encoder; all settings are by default the run's, so that its own figure comes out again."""
+    """Measure a checkpoint's encoder; all settings are by default the run's, so that its own figure comes out again.
+
+    Classes are matched by name, see `align_classes`.
+    """
     # Asked here as well, like the labels below, since features can take hours.
     _refuse_settings(1 if k is None else k, 1.0 if temperature is None else temperature)
     encoder, config = load_encoder_and_config(checkpoint)
@@ -80,9 +92,8 @@ def evaluate_checkpoint(
     transform = CenterCrop(crop, resized, tuple(data["mean"]), tuple(data["std"]))
     workers = worker_count(workers)
     sources = open_source(train), open_source(test)
-    if all(source.classes for source in sources) and list(sources[0].classes) != list(sources[1].classes):
-        raise UsageError(f"The classes of {train} and {test} differ; give folders of the same classes.")
     _refuse_unlabelled(*sources)
+    aligned = align_classes(*sources, str(train), str(test))
     if k > len(sources[0]):
         warnings.warn(f"k is {k}, but {train} has {len(sources[0])} images: all of them vote.", stacklevel=2)
     if train.resolve() == test.resolve():
@@ -90,7 +101,9 @@ def evaluate_checkpoint(
     bank, queries = (
         extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
     )
-    return Measured(knn_accuracy(bank, queries, k, temperature), k, temperature)
+    accuracy = knn_accuracy(bank, queries._replace(labels=aligned.labels), k, temperature)
+    broken = (list(source.broken) for source in sources)
+    return Measured(accuracy, k, temperature, *map(len, sources), aligned.missing, *broken)
 
 
 def _refuse_settings(k: int, temperature: float) -> None:

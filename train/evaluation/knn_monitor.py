@@ -9,6 +9,7 @@ import torch
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import PretrainConfig
+from simsiam.train.evaluation.align_classes import align_classes
 from simsiam.train.evaluation.batch_norm_calibration import has_seen_no_batch, with_statistics
 from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
 from simsiam.train.evaluation.features import extract_features
@@ -32,8 +33,7 @@ class KnnMonitor:
         for path, source in zip((knn.train, knn.test), self._sources, strict=True):
             if source.labels.min() < 0:
                 raise UsageError(f"The kNN monitor needs labels, and {path} has images outside any class folder.")
-        if list(self._sources[0].classes) != list(self._sources[1].classes):
-            raise UsageError(f"The classes of {knn.train} and {knn.test} differ; give folders of the same classes.")
+        self._test_labels = align_classes(*self._sources, str(knn.train), str(knn.test)).labels
         short_side = knn.short_side or default_short_side(data.size)
         self._transform = CenterCrop(data.size, short_side, data.mean, data.std)
         self._k, self._temperature = knn.k, knn.temperature
@@ -62,6 +62,7 @@ class KnnMonitor:
             extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
             for source in self._sources
         )
+        test = test._replace(labels=self._test_labels)
         accuracy = knn_accuracy(train, test, self._k, self._temperature)
         try:
             return accuracy, write_neighbour_sheet(self._sources, (train, test), self._transform, sheet)
