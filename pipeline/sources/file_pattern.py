@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from simsiam.pipeline.sources.member_names import is_hidden
+
 _WILD = re.compile(r"[*?\[]")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -18,20 +20,25 @@ def is_pattern(path: Path) -> bool:
 def expand(path: Path) -> list[list[Path]]:
     """Return the files that match, by alternative: braces expand in their order, wildcards in sorted order.
 
-    Without braces there is one alternative; what has no wildcard stands for itself, whether it exists or not. Only the
-    last part is a pattern if the folder before it exists.
+    Without braces there is one alternative; what has no wildcard stands for itself, whether it exists or not. The
+    folders before the first that doesn't exist are no pattern, whatever their names.
     """
     folder = path.parent if path.parent.is_dir() else None
     alternatives = (
         [folder / name for name in _expand_braces(path.name)] if folder else map(Path, _expand_braces(str(path)))
     )
-    return [_matching(each) if _WILD.search(each.name) else [each] for each in alternatives]
+    return [_matching(each) for each in alternatives]
 
 
 def _matching(pattern: Path) -> list[Path]:
     """Return what a shell would: hidden names only if the pattern starts with a dot."""
-    hidden = pattern.name.startswith(".")
-    return sorted(path for path in pattern.parent.glob(pattern.name) if hidden or not path.name.startswith("."))
+    root = next(folder for folder in pattern.parents if folder.is_dir())
+    rest = pattern.relative_to(root)
+    if not _WILD.search(str(rest)):
+        return [pattern]
+    hidden = any(part.startswith(".") for part in rest.parts)
+    found = root.glob(str(rest))
+    return sorted(path for path in found if hidden or not is_hidden(bytes(path.relative_to(root))))
 
 
 def _expand_braces(pattern: str) -> Sequence[str]:

@@ -148,7 +148,8 @@ def _expand(path: Path) -> list[Path]:
     alternatives = expand(path) if is_pattern(path) else [[path]]
     for files in alternatives:
         if len(files) > 1:
-            refuse_several_splits(_existing(files), path.parent)
+            root = Path(os.path.commonpath([file.parent for file in files]))
+            refuse_several_splits(_existing(files), root)
     files = list(itertools.chain.from_iterable(alternatives))
     if not files:
         raise UsageError(f"No file is called like {path}; {_ADVICE}.")
