@@ -1,8 +1,20 @@
-"""Paths of files as bytes: a compact list of them, and their form for messages."""
+"""Paths: `~` as they enter, a compact list of many as bytes, and their form for messages."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path with a leading `~` or `~NAME` replaced by that user's home folder, as a shell does.
+
+    Where there is no such user, the path is a name that starts with `~`, and stays as it is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 class PathList(Sequence[bytes]):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam.model.resnet import ResNet, resnet
+from simsiam.pipeline.paths import expand_home
 from simsiam.train.run.checkpoint import open_checkpoint
 
 _PREFIX = "encoder."
@@ -23,7 +24,7 @@ def load_encoder(path: str | Path) -> ResNet:
 
 def load_encoder_and_config(path: str | Path) -> tuple[ResNet, dict[str, Any]]:
     """Return the same encoder, and the configuration of its run as a tree of plain values."""
-    _, state = open_checkpoint(Path(path).expanduser())
+    _, state = open_checkpoint(expand_home(path))
     model = state["config"]["model"]
     encoder = resnet(model["arch"], model["stem"])
     encoder.load_state_dict(

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.train.config import PretrainConfig
 from simsiam.train.terminal.arguments import read
 from simsiam.train.terminal.suggestion import did_you_mean
@@ -23,7 +24,7 @@ def recipe_file(name: str) -> Path:
 
     Raises UsageError, naming the nearest recipe, when there is none.
     """
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if (path / "config.yaml").is_file():
         return path / "config.yaml"
     if path.is_file() and path.suffix in (".yaml", ".yml"):

@@ -18,6 +18,7 @@ from simsiam.pipeline.beton.transcode import Encoded, Transcoding, encode_pixels
 from simsiam.pipeline.beton.writer import BetonWriter, RecordTooLarge, Sealed
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
 from simsiam.pipeline.intensity import ADVICE
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.worker_count import worker_count
@@ -79,7 +80,7 @@ def convert(
         DeadWorkerError: A worker process died; the message names the image it was working on.
     """
     started = time.perf_counter()
-    out = Path(out)
+    out = expand_home(out)
     workers = worker_count(workers, at_least=1)
     if not len(images):
         raise UsageError("There is no readable image to convert.")

@@ -13,6 +13,7 @@ from simsiam.pipeline.beton.layout import RAW, Index, read_exactly, read_index
 from simsiam.pipeline.beton.manifest import Manifest, read_manifest
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ImageError, RawRecordError, UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import MOST_CLASSES
 from simsiam.pipeline.sources.source_hash import hash_files
@@ -33,7 +34,7 @@ class Beton:
     """Empty: names are those of the manifest, or numbers."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = expand_home(path)
         try:
             self._file = os.open(self.path, os.O_RDONLY)
         except OSError as error:

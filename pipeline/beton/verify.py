@@ -9,6 +9,7 @@ from pathlib import Path
 from simsiam.pipeline.beton.reader import Beton
 from simsiam.pipeline.errors import ImageError, MissingError, UsageError
 from simsiam.pipeline.one_colour import is_one_colour
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
 from simsiam.pipeline.sources.open_records import open_records
@@ -73,7 +74,7 @@ def verify(
         DeadWorkerError: A process died; the message names the image it was working on.
     """
     started = time.perf_counter()
-    path = Path(path).expanduser()
+    path = expand_home(path)
     workers = worker_count(workers, at_least=1)
     try:
         with show("Listing", "tars") as progress:

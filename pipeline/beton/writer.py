@@ -28,6 +28,7 @@ from simsiam.pipeline.beton.layout import (
 )
 from simsiam.pipeline.beton.manifest import page_checksums
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.paths import expand_home
 
 _ROW = metadata_dtype([IMAGE_FIELD, INT_FIELD])
 _LARGEST_SIDE = (1 << 16) - 1
@@ -87,7 +88,7 @@ class BetonWriter:
         journal_key: Mapping[str, str] | None = None,
         still_broken: Callable[[int], str | None] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = expand_home(path)
         if capacity < 1:
             raise UsageError(f"A .beton file needs room for at least one image, not {capacity}.")
         if page_size < SMALLEST_PAGE_SIZE or page_size & (page_size - 1) or page_size >= 1 << 32:

@@ -15,6 +15,7 @@ from simsiam.pipeline.sources.endings import warn_of_other_files
 from simsiam.pipeline.sources.folder_walk import FolderListing
 from simsiam.pipeline.sources.image_folder import classes_and_labels
 from simsiam.pipeline.sources.source_hash import hash_file_stats
+from simsiam.pipeline.sources.split_names import refuse_splits_as_classes
 
 
 class FolderRecords:
@@ -37,6 +38,7 @@ class FolderRecords:
         warn_of_other_files(listing.other_endings, printable_path(os.fsencode(root)), listing.hidden)
         self.files_hash = hash_file_stats(listing.file_bytes, listing.modified_ns)
         self.classes, self.labels = classes_and_labels(listing.paths)
+        refuse_splits_as_classes(self.classes, printable_path(os.fsencode(root)))
         self.broken = [(printable_path(self._root + path), reason) for path, reason in listing.unreachable]
 
     def __len__(self) -> int:

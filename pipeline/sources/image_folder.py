@@ -1,7 +1,7 @@
 """A folder of images as a Source: classes by first folder level, sizes from a cached scan, broken files skipped."""
 
+import itertools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from simsiam.pipeline.decode import decode_image
 from simsiam.pipeline.errors import ForeignFileError, ImageError, UsageError
-from simsiam.pipeline.paths import PathList, printable_path
+from simsiam.pipeline.paths import PathList, expand_home, printable_path
 from simsiam.pipeline.progress import Progress
+from simsiam.pipeline.sources.archive_files import find_archives, is_compressed
 from simsiam.pipeline.sources.endings import IMAGE_ENDINGS, warn_of_other_files
 from simsiam.pipeline.sources.folder_walk import FolderListing, walk_folder
 from simsiam.pipeline.sources.scan import scan
 from simsiam.pipeline.sources.source_hash import hash_file_stats
+from simsiam.pipeline.sources.split_names import refuse_splits_as_classes
 
 
 class ImageFolder:
@@ -53,11 +55,13 @@ class ImageFolder:
     ) -> None:
         """Scan the folder; for `workers`, `cache` and `progress` see `scan`.
 
-        Raises UsageError when there is no such folder, or no readable image in it.
+        Raises UsageError when there is no such folder, no readable image in it, or its class folders are splits.
         """
-        self.root = Path(path).expanduser().absolute()
+        self.root = expand_home(path).absolute()
         self.name_prefix = printable_path(bytes(self.root)) + "/"
         listing = self._walk()
+        self.classes, labels = classes_and_labels(listing.paths)
+        refuse_splits_as_classes(self.classes, self._printable(b""))
         self.files_hash = hash_file_stats(listing.file_bytes, listing.modified_ns)
         sizes, reasons = scan(self.root, listing, workers, cache, progress)
         readable = np.flatnonzero(sizes[:, 0])
@@ -68,7 +72,6 @@ class ImageFolder:
             self._refuse(listing)
         warn_of_other_files(listing.other_endings, self._printable(b""), listing.hidden)
         self.sizes = sizes[readable]
-        self.classes, labels = classes_and_labels(listing.paths)
         self.labels = labels[readable]
         self._paths = PathList(listing.paths[int(i)] for i in readable) if reasons else listing.paths
 
@@ -131,10 +134,9 @@ class ImageFolder:
         for name in sorted(path.name for path in self.root.iterdir()):
             if name.endswith(".beton"):
                 raise UsageError(f"There is no image in {root}, but {name}: give that file.")
-            if re.search(r"\.(tar|parquet)$", name):
-                raise ForeignFileError(f"There is no image in {root}, but {name}: convert or unpack it first.")
-            if re.search(r"\.(tar\..+|tgz|zip)$", name):
-                raise UsageError(f"There is no image in {root}, but {name}: unpack it first.")
+        for archive in itertools.chain.from_iterable(find_archives(self.root).values()):
+            name, way = archive.relative_to(self.root), "unpack" if is_compressed(archive) else "convert or unpack"
+            raise ForeignFileError(f"There is no image in {root}, but {name}: {way} it first.")
         others = listing.other_endings.total()
         found = f"only {others} other files" if others else "which is empty"
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)

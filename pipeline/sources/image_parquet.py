@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ class _Columns(NamedTuple):
     image: str
     label: str | None
     classes: list[str]
+    candidates: list[str]
+    """Columns that could be the label's."""
 
 
 class _Cursor:
@@ -63,13 +66,15 @@ class ImageParquet:
         self._files = files
         labels, names = [], []
         groups: list[tuple[int, int, int]] = []  # file, row group, rows
-        self._columns = _Columns("", None, [])
+        self._columns = _Columns("", None, [], [])
         for number, path in enumerate(files):
             try:
                 with parquet.ParquetFile(path) as file:
                     columns = _find_columns(file.schema_arrow, path)
                     if number and columns != self._columns:
                         raise UsageError(f"{path} has other columns or classes than {files[0]}; convert them apart.")
+                    if not number:
+                        _tell_choice_of_labels(columns, path)
                     self._columns = columns
                     rows = file.metadata.num_rows
                     groups += [(number, g, file.metadata.row_group(g).num_rows) for g in range(file.num_row_groups)]
@@ -151,9 +156,12 @@ def _find_columns(schema: Any, path: Path) -> _Columns:
         images = [field.name for field in schema if _holds_images(field.type)]
     if len(images) != 1:
         raise UsageError(f"{path} has {len(images)} columns of images among {', '.join(schema.names)}; one is needed.")
-    labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    candidates = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    labels = candidates
     if len(labels) != 1:
-        labels = [name for name in ("label", "labels") if name in schema.names][:1]
+        labels = [name for name in ("label", "labels") if name in schema.names]
+        candidates = list(dict.fromkeys(candidates + labels))
+        labels = labels[:1]
     for name in (*images, *labels):
         if schema.names.count(name) != 1:
             raise UsageError(f"{path} has {schema.names.count(name)} columns {name}; one is needed.")
@@ -163,8 +171,18 @@ def _find_columns(schema: Any, path: Path) -> _Columns:
         if name in labels and not re.fullmatch(r"u?int\d+", str(kind)):
             raise UsageError(f"The column {name} of {path} has the type {kind}; make it class numbers, or drop it.")
     if not labels:
-        return _Columns(images[0], None, [])
-    return _Columns(images[0], labels[0], list(features.get(labels[0], {}).get("names") or []))
+        return _Columns(images[0], None, [], candidates)
+    return _Columns(images[0], labels[0], list(features.get(labels[0], {}).get("names") or []), candidates)
+
+
+def _tell_choice_of_labels(columns: _Columns, path: Path) -> None:
+    if len(columns.candidates) > 1:
+        chosen = f"{columns.label} is taken" if columns.label else "none is taken, and the images are unlabelled"
+        warnings.warn(
+            f"{path} has {len(columns.candidates)} columns of classes ({', '.join(columns.candidates)}): {chosen}; for"
+            " another choice write the file with the one you want alone, called label.",
+            stacklevel=3,
+        )
 
 
 def _features(schema: Any, path: Path) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """ImageNet's development kit: the class of every validation image, which isn't in their tar."""
 
 import io
+import re
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,11 @@ DEVKIT = "ILSVRC2012_devkit_t12"
 """Name of the kit: the folder, or the download without `.tar.gz`."""
 _TRUTH, _SYNSETS = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 _LARGEST = 64 << 20  # bytes; meta.mat has half a megabyte
+
+
+def is_devkit(name: str) -> bool:
+    """Return whether a file of this name is a development kit, of any year and task."""
+    return re.match(r"ILSVRC\d+_devkit", name) is not None
 
 
 class GroundTruth(NamedTuple):

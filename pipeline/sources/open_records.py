@@ -1,53 +1,74 @@
-"""Opening a set of images to convert or verify: a folder, ImageNet's tars, WebDataset, parquet files, a `.beton`."""
+"""Opening a set of images to convert or verify: a folder, ImageNet's tars, WebDataset, zips, parquet, a `.beton`."""
 
 import itertools
-import re
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from simsiam.pipeline.errors import ForeignFileError, UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Records
+from simsiam.pipeline.sources.archive_files import find_archives
+from simsiam.pipeline.sources.archive_splits import refuse_several_splits
+from simsiam.pipeline.sources.file_kind import Kind, describe_other, file_kind
+from simsiam.pipeline.sources.file_pattern import expand, is_pattern
 from simsiam.pipeline.sources.imagenet_devkit import refuse_devkit
+from simsiam.pipeline.sources.missing_path import refuse_address, refuse_missing
 
-_ADVICE = "give a folder, tars, parquet files or a .beton file"
-
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_ADVICE = "give a folder, tars, zips, parquet files or a .beton file"
 
 
 def open_records(path: str | Path, *, devkit: Path | None = None, progress: Progress | None = None) -> Records:
     """Open a set of images without reading any; its kind is recognised by its content.
 
-    - a folder of images, whose sub-folders are the classes, or of tars, or of parquet files;
+    - a folder of images, whose sub-folders are the classes, or of tars, of zips, or of parquet files, which may lie up
+      to two folders deeper;
     - ImageNet as downloaded: the tar of class tars, or the tar of validation images with its `devkit`, by default the
       one in the same folder;
-    - WebDataset shards, which are tars of `KEY.jpg` and `KEY.cls`, or a tar of a folder of images;
+    - WebDataset shards, which are tars of `KEY.jpg` and `KEY.cls`;
+    - a tar or a zip of a folder of images, or a folder in it: `photos.zip/train`;
     - parquet files of images, as Hugging Face writes them;
     - a `.beton`.
 
-    Several files are given by their folder, by `*` and `?`, or by braces as in a shell: `train-{0000..0146}.tar`.
-    `progress` is called with (done, total) tars while they are listed.
+    Several files are given by their folder, by `*` and `?`, or by braces as in a shell: `train-{0000..0146}.tar`. Files
+    of several splits, such as train and test, are one set only where braces join them: `{train,test}-*.tar`.
+    `progress` is called with (done, total) archives while they are listed.
 
     Raises UsageError, in one sentence that says what would help.
     """
-    path = Path(path).expanduser()
+    refuse_address(path)
+    path, devkit = expand_home(path), expand_home(devkit) if devkit else None
     if path.is_dir():
         return _open_folder(path, devkit, progress)
-    return _open_files([path] if path.exists() else _expand(path), devkit, progress)
+    if path.exists():
+        return _open_files([path], devkit, progress)
+    archives, folder = _split_at_archive(path)
+    return _open_files(_expand(archives), devkit, progress, folder)
 
 
-def _open_files(files: Sequence[Path], devkit: Path | None, progress: Progress | None) -> Records:
-    for file in files:
-        if not file.is_file():
-            raise UsageError(f"There is no folder or file {file}; {_ADVICE}.")
-    parquet = all(_is_parquet(file) for file in files)
-    if parquet or (len(files) == 1 and not _is_tar(files[0])):
-        refuse_devkit(devkit)
-        return _open_parquet(files) if parquet else _open_beton(files[0])
-    from simsiam.pipeline.sources.tar_layout import open_tars
+def _open_files(files: Sequence[Path], devkit: Path | None, progress: Progress | None, folder: bytes = b"") -> Records:
+    first_of: dict[Kind, Path] = {}
+    for file in _existing(files):
+        first_of.setdefault(file_kind(file), file)
+    if len(first_of) > 1:
+        raise UsageError(
+            f"Only one kind of file can be read at a time, but {' and '.join(map(str, first_of.values()))} differ;"
+            " give files of one kind."
+        )
+    (kind,) = first_of
+    if kind == "tar":
+        from simsiam.pipeline.sources.tar_layout import open_tars
 
-    return open_tars(files, devkit, progress)
+        return open_tars(files, devkit, progress, folder)
+    if kind == "zip":
+        from simsiam.pipeline.sources.zip_images import ZipImages
+
+        return ZipImages(files, devkit, progress, folder)
+    refuse_devkit(devkit)
+    if folder:
+        raise UsageError(f"{files[0]} is a file without folders; give its path alone.")
+    return _open_parquet(files) if kind == "parquet" else _open_beton(files)
 
 
 def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -> Records:
@@ -56,34 +77,55 @@ def _open_folder(folder: Path, devkit: Path | None, progress: Progress | None) -
     from simsiam.pipeline.sources.folder_walk import walk_folder
     from simsiam.pipeline.sources.image_folder import ImageFolder
 
+    root = folder.absolute()
     try:
-        root = folder.absolute()
-        listing = walk_folder(root)
-        parquet, tars = _archives(folder / "*.parquet"), _archives(folder / "*.tar")
-        images = [printable_path(path) for path in itertools.islice(listing.paths, 1)]
-        kinds = images + [file.name for file in (*parquet[:1], *tars[:1])]
-        if len(kinds) > 1:
-            raise UsageError(
-                f"{folder} holds {' and '.join(kinds)}, but only one kind can be read: give the archives as"
-                f" '{folder}/*{(parquet or tars)[0].suffix}', or move the others away."
-            )
-        if archives := parquet or tars:
-            return _open_files(archives, devkit, progress)
-        refuse_devkit(devkit)
-        if len(listing.paths) or listing.unreachable:
-            return FolderRecords(root, listing)
+        listing, archives = walk_folder(root), find_archives(folder)
     except OSError:
-        pass
-    return ImageFolder(folder)  # raises, and says what is wrong with the folder
+        return ImageFolder(folder)  # raises, and says why the folder can't be listed
+    if len(listing.paths) and archives:
+        # An archive among images of its own folder is one more file there, not a set.
+        parents = {root / os.fsdecode(path.rpartition(b"/")[0]) for path in listing.paths} - {root}
+        archives = {
+            kind: kept
+            for kind, files in archives.items()
+            if (kept := [file for file in files if file.absolute().parent not in parents])
+        }
+    examples = [printable_path(path) for path in itertools.islice(listing.paths, 1)]
+    examples += [str(files[0].relative_to(folder)) for files in archives.values()]
+    if len(examples) > 1:
+        some = next(iter(archives.values()))[0]
+        raise UsageError(
+            f"{folder} holds {' and '.join(examples)}, but only one kind can be read: give the archives as"
+            f" '{some.parent}/*{some.suffix}', or move the others away."
+        )
+    for files in archives.values():
+        refuse_several_splits(_existing(files), folder)
+        return _open_files(files, devkit, progress)
+    refuse_devkit(devkit)
+    if len(listing.paths) or listing.unreachable:
+        return FolderRecords(root, listing)
+    return ImageFolder(folder)  # raises, and says what the folder holds
 
 
-def _open_beton(file: Path) -> Records:
+def _existing(files: Sequence[Path]) -> Sequence[Path]:
+    """Return the files; raises UsageError for one that doesn't exist."""
+    for file in files:
+        if not file.is_file():
+            refuse_missing(file, _ADVICE)
+    return files
+
+
+def _open_beton(files: Sequence[Path]) -> Records:
     from simsiam.pipeline.beton.reader import Beton
 
     try:
-        return Beton(file)
+        opened = Beton(files[0])
     except ForeignFileError:
-        raise UsageError(f"{file} is no tar, parquet or .beton file; {_ADVICE}.") from None
+        what = describe_other(files[0]) or f"is no tar, zip, parquet or .beton file; {_ADVICE}"
+        raise UsageError(f"{files[0]} {what}.") from None
+    if len(files) > 1:
+        raise UsageError(f"{files[0]} and {len(files) - 1:,} more are .beton files, of which one is a set; give one.")
+    return opened
 
 
 def _open_parquet(files: Sequence[Path]) -> Records:
@@ -92,57 +134,23 @@ def _open_parquet(files: Sequence[Path]) -> Records:
     return ImageParquet(files)
 
 
-def _is_parquet(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
-
-
-def _is_tar(file: Path) -> bool:
-    """Return whether a file is a tar, by the magic of its first header, or by its name if it is older or damaged.
-
-    A compressed file counts as a tar, and is refused as such later.
-    """
-    from simsiam.pipeline.sources.tar_index import unpacker
-
-    with file.open("rb") as stream:
-        head = stream.read(512)
-    return head[257:262] == b"ustar" or unpacker(head) is not None or file.suffix == ".tar"
+def _split_at_archive(path: Path) -> tuple[Path, bytes]:
+    """Return the file, or the pattern of files, that a path leads into, and the folder in it; empty for none."""
+    for parent in path.parents:
+        found = itertools.chain.from_iterable(expand(parent)) if is_pattern(parent) else [parent]
+        if any(file.is_file() for file in found):
+            return parent, os.fsencode(path.relative_to(parent))
+    return path, b""
 
 
 def _expand(path: Path) -> list[Path]:
-    """Return the files that match a pattern: braces expand in their order, `*` and `?` in sorted order.
-
-    Only the last part is a pattern if the folder before it exists.
-    """
-    folder = path.parent if path.parent.is_dir() else None
-    patterns = [folder / name for name in _expand_braces(path.name)] if folder else map(Path, _expand_braces(str(path)))
-    files = [file for one in patterns for file in (_matching(one) if re.search(r"[*?\[]", one.name) else [one])]
+    """Return the files of a pattern, in its order; what one wildcard matches must be one split."""
+    alternatives = expand(path) if is_pattern(path) else [[path]]
+    for files in alternatives:
+        if len(files) > 1:
+            root = Path(os.path.commonpath([file.parent for file in files]))
+            refuse_several_splits(_existing(files), root)
+    files = list(itertools.chain.from_iterable(alternatives))
     if not files:
         raise UsageError(f"No file is called like {path}; {_ADVICE}.")
     return files
-
-
-def _archives(pattern: Path) -> list[Path]:
-    """Return the files of a folder with this ending; none if all of them are dangling links."""
-    found = [path for path in _matching(pattern) if not path.is_dir()]
-    return found if any(path.is_file() for path in found) else []
-
-
-def _matching(pattern: Path) -> list[Path]:
-    """Return what a shell would: hidden names only if the pattern starts with a dot."""
-    hidden = pattern.name.startswith(".")
-    return sorted(path for path in pattern.parent.glob(pattern.name) if hidden or not path.name.startswith("."))
-
-
-def _expand_braces(pattern: str) -> Sequence[str]:
-    found = _RANGE.search(pattern)
-    if found:
-        first, last = found[1], found[2]
-        step = 1 if int(first) <= int(last) else -1
-        parts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + step, step)]
-    elif found := _CHOICE.search(pattern):
-        parts = found[1].split(",")
-    else:
-        return [pattern]
-    head, tail = pattern[: found.start()], pattern[found.end() :]
-    return list(itertools.chain.from_iterable(_expand_braces(head + part + tail) for part in parts))

@@ -1,10 +1,15 @@
 """Opening a set of images to load crops from: a folder of images, or a `.beton` file."""
 
+import itertools
 from pathlib import Path
 
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import ForeignFileError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Source
+from simsiam.pipeline.sources.file_kind import describe_other, file_kind
+from simsiam.pipeline.sources.file_pattern import expand, is_pattern
+from simsiam.pipeline.sources.missing_path import refuse_address, refuse_missing
 
 
 def open_source(path: str | Path, *, progress: Progress | None = None) -> Source:
@@ -12,16 +17,32 @@ def open_source(path: str | Path, *, progress: Progress | None = None) -> Source
 
     `progress` is called with (done, total) images while a folder is scanned.
 
-    Raises UsageError, in one sentence that says what would help, when `path` is neither or has no image.
+    Raises UsageError, in one sentence that says what would help, when `path` is neither or has no image; it is a
+    ForeignFileError when converting it to a `.beton` may help.
     """
     # Imported here, so that one kind doesn't need the other's packages.
-    path = Path(path).expanduser()
+    refuse_address(path)
+    path = expand_home(path)
     if path.is_dir():
         from simsiam.pipeline.sources.image_folder import ImageFolder
 
         return ImageFolder(path, progress=progress)
     if path.is_file():
-        from simsiam.pipeline.beton.reader import Beton
+        return _open_beton(path)
+    archive = next((parent for parent in path.parents if parent.is_file()), None)
+    if archive or (is_pattern(path) and any(itertools.chain.from_iterable(expand(path)))):
+        raise ForeignFileError(f"{path} is not one file or folder; convert it to a .beton file first.")
+    refuse_missing(path, "give a folder of images or a .beton file")
 
-        return Beton(path)
-    raise UsageError(f"There is no folder or file {path}; give a folder of images or a .beton file.")
+
+def _open_beton(file: Path) -> Source:
+    from simsiam.pipeline.beton.reader import Beton
+
+    try:
+        return Beton(file)
+    except ForeignFileError:
+        if (kind := file_kind(file)) != "other":
+            raise ForeignFileError(f"{file} is a {kind} file; convert it to a .beton file first.") from None
+        if what := describe_other(file):
+            raise ForeignFileError(f"{file} {what}.") from None
+        raise

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.paths import PathList, printable_path
+from simsiam.pipeline.sources.member_names import is_hidden, refuse_name
 
 _BLOCK = tarfile.BLOCKSIZE
 _LARGEST_READ = 1 << 20  # bytes; a header needs 512, a long name a little more
@@ -46,8 +47,8 @@ def unpacker(head: bytes) -> str | None:
 def index_tar(path: Path, start: int = 0, end: int | None = None, inner: str = "") -> TarIndex:
     """Read the headers of a tar: of a whole file, or of the tar `inner` in the bytes from `start` to `end`.
 
-    Folders and hidden files are skipped. Takes 0.05 ms per member of any size. Raises UsageError when the bytes are no
-    tar, are compressed, damaged or truncated, even if only the end mark is missing, or are several tars joined, of
+    Folders, and what is hidden, are skipped. Takes 0.05 ms per member of any size. Raises UsageError when the bytes are
+    no tar, are compressed, damaged or truncated, even if only the end mark is missing, or are several tars joined, of
     which only the first would be seen.
     """
     where = f"{inner} in {path}" if inner else str(path)
@@ -91,7 +92,7 @@ def _read_members(tar: tarfile.TarFile, start: int, size: int) -> TarIndex:
             # tarfile would keep every member, at 1 kB each.
             tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
             name = os.fsencode(member.name.removeprefix("./"))
-            if member.isdir() or name.rpartition(b"/")[2].startswith(b"."):
+            if member.isdir() or is_hidden(name):
                 continue
             reason = _refusal(member, name)
             if reason:
@@ -114,13 +115,7 @@ def _after(names: Sequence[bytes]) -> str:
 def _refusal(member: tarfile.TarInfo, name: bytes) -> str | None:
     if not member.isreg() or member.issparse():
         return f"{_KINDS.get(member.type, 'something else')}, not a regular file"
-    if name.startswith(b"/"):
-        return "its name is an absolute path"
-    if b".." in name.split(b"/"):
-        return "its name leads out of the archive"
-    if b"\0" in name:
-        return "its name contains a zero byte"
-    return None
+    return refuse_name(name)
 
 
 def _advice(window: "_Window") -> str:

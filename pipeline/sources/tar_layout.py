@@ -1,7 +1,5 @@
-"""Layout of one or many tars: which members are images, and of which class; ImageNet's, WebDataset's or a folder's."""
+"""Layout of one or many tars: ImageNet's, WebDataset's or a folder's."""
 
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,20 +7,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simsiam.pipeline.errors import MissingError, UsageError
+from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.paths import PathList, printable_path
 from simsiam.pipeline.progress import Progress
-from simsiam.pipeline.sources.endings import IMAGE_ENDINGS
-from simsiam.pipeline.sources.image_folder import classes_and_labels
-from simsiam.pipeline.sources.imagenet_devkit import DEVKIT, read_ground_truth, refuse_devkit
+from simsiam.pipeline.sources.archive_layout import find_classes, find_images
+from simsiam.pipeline.sources.imagenet_devkit import refuse_devkit
 from simsiam.pipeline.sources.tar_images import TarImages
 from simsiam.pipeline.sources.tar_index import TarIndex, index_tar
 from simsiam.pipeline.sources.webdataset_shards import read_samples
 from simsiam.pipeline.worker_count import available_cores
 from simsiam.pipeline.worker_pool import ordered_map
-
-_ENDINGS = tuple(f".{ending}".encode() for ending in IMAGE_ENDINGS)
-_VALIDATION = re.compile(rb"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 class _Members(NamedTuple):
@@ -32,10 +26,10 @@ class _Members(NamedTuple):
     tar_of: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
-    broken: list[tuple[str, str]]
+    refused: list[tuple[bytes, str]]
 
 
-def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Progress | None) -> TarImages:
+def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Progress | None, folder: bytes = b"") -> TarImages:
     """List the tars, several at a time, and find the images' classes. Nothing is unpacked.
 
     - Tars in a tar are ImageNet's training set: each is a class.
@@ -44,31 +38,27 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Progress | No
       `webdataset_shards`.
     - Otherwise it is a folder: the folders of the first level, below those that all images share, are the classes.
 
-    Raises UsageError when a tar is damaged or there is no image in them, and MissingError when the devkit is missing.
+    With `folder`, only what lies in this folder of the tars is taken.
+
+    Raises UsageError when a tar is damaged, there is no image in them, or their folders are splits, and MissingError
+    when the devkit is missing.
     """
     indices = _index_all([(tar, 0, None, "") for tar in tars], progress)
     if any(name.endswith(b".tar") for index in indices for name in index.names):
         tars, indices = _open_inner(tars, indices, progress)
     members = _join(indices)
-    images = np.array([i for i, name in enumerate(members.names) if name.lower().endswith(_ENDINGS)], np.int64)
-    if not len(images):
-        raise UsageError(
-            f"There is no image in {tars[0]}; images are the files that end in {', '.join(IMAGE_ENDINGS)}."
-        )
-    names = [members.names[index] for index in images]
-    broken = members.broken
-    validation = all(_VALIDATION.fullmatch(name) for name in names)
-    if not validation:
+    shards = any(name.endswith(b".cls") for name in members.names)
+    used = (b".cls",) if shards else ()
+    found = find_images(tars, members.names, members.tar_of, members.refused, folder, used)
+    images, broken = found.members, found.broken
+    if shards:
         refuse_devkit(devkit)
-    if validation:
-        classes, labels = _validation_classes(names, tars[0], devkit)
-    elif any(name.endswith(b".cls") for name in members.names):
         samples = read_samples(tars, members.names, members.tar_of, members.offsets, members.lengths, images)
         images, classes, labels = samples.images, samples.classes, samples.labels
-        names = [members.names[index] for index in images]
         broken = broken + samples.broken
-    else:
-        classes, labels = classes_and_labels(PathList(_below_shared_folder(names)))
+    names = [members.names[index] for index in images]
+    if not shards:
+        classes, labels = find_classes(names, tars, devkit)
     return TarImages(
         tars,
         members.tar_of[images],
@@ -116,7 +106,7 @@ def _open_inner(
             if name.endswith(b".tar"):
                 parts.append((tar, offset, offset + length, printable_path(name)))
                 folders.append(name.removesuffix(b".tar").rpartition(b"/")[2])
-            elif name.lower().endswith(_ENDINGS):
+            else:
                 refused.append((name, "an image next to tars of classes has no class"))
     inner = [
         index._replace(
@@ -136,30 +126,5 @@ def _join(indices: list[TarIndex]) -> _Members:
         np.concatenate(tar_of),
         np.concatenate([index.offsets for index in indices]),
         np.concatenate([index.lengths for index in indices]),
-        [(printable_path(name), reason) for index in indices for name, reason in index.refused],
+        [refusal for index in indices for refusal in index.refused],
     )
-
-
-def _validation_classes(names: list[bytes], tar: Path, devkit: Path | None) -> tuple[list[str], npt.NDArray[np.int64]]:
-    if devkit is None:
-        next_to_it = (tar.with_name(f"{DEVKIT}.tar.gz"), tar.with_name(DEVKIT))
-        devkit = next((kit for kit in next_to_it if kit.exists()), None)
-    if devkit is None:
-        raise MissingError(
-            f"{tar} holds ImageNet's validation images, whose classes are in the development kit: put"
-            f" {DEVKIT}.tar.gz next to it, or give its path.",
-            argument="devkit",
-        )
-    truth = read_ground_truth(devkit)
-    numbers = [int(found[1]) for name in names if (found := _VALIDATION.fullmatch(name))]
-    if max(numbers) > len(truth.labels) or min(numbers) < 1:
-        raise UsageError(f"{tar} holds image {max(numbers)}, but {devkit} has the classes of {len(truth.labels)}.")
-    return truth.classes, np.array([truth.labels[number - 1] for number in numbers], np.int64)
-
-
-def _below_shared_folder(names: list[bytes]) -> list[bytes]:
-    """Remove the folders that all names share."""
-    # Folders that the first and the last in order share are shared by all between.
-    shared = os.path.commonpath([name.rpartition(b"/")[0] for name in (min(names), max(names))])
-    cut = len(shared) + 1 if shared else 0
-    return [name[cut:] for name in names]

@@ -102,6 +102,16 @@ def test_yaml_may_leave_anything_out(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, "model:\nepochs: 3\n")) == PretrainConfig(epochs=3)
 
 
+def test_a_tilde_is_the_home_folder_in_a_file_and_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    (tmp_path / "a.yaml").write_text("data:\n  path: ~/images\n")
+    config = parse(load_config(tmp_path / "a.yaml"), ["--run-dir=~/run", "--knn.train", "~/a", "--knn.test=~/b"], "p")
+    paths = config.data.path, config.run_dir, config.knn.train, config.knn.test
+    assert list(map(str, paths)) == ["/h/images", "/h/run", "/h/a", "/h/b"]
+
+
 def test_on_and_off_need_no_quotes(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, "fused_batch_norm: off\ncompile: off\nlog:\n  tensorboard: off"))
     assert (config.fused_batch_norm, config.compile, config.log.tensorboard) == ("off", "off", False)

@@ -34,7 +34,10 @@ class ConvertOptions:
     """
 
     source: Path
-    """Folder of images, whose sub-folders are the classes; ImageNet's tars; WebDataset shards; parquet files."""
+    """Folder of images, whose sub-folders are the classes; ImageNet's tars; WebDataset shards; zips; parquet files.
+
+    Several files are given by their folder, or by a pattern such as 'train-*.tar'; a folder in one as photos.zip/train.
+    """
     out: Path
     """The file to write, ending in .beton."""
     how: Transcoding = field(default=Transcoding(), metadata=INLINE)

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from simsiam.pipeline.errors import DeadLoaderWorkerError, UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.recipe import load_config, recipe_file, recipe_names
 from simsiam.train.terminal.advice import broken_image_advice, dead_worker_advice
@@ -35,7 +36,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
     recipe, *options = arguments
     file = recipe_file(recipe)
     config = load_config(file)
-    if file.name == "config.yaml" and file.parent == Path(recipe).expanduser():
+    if file.name == "config.yaml" and file.parent == expand_home(recipe):
         # Naming a run folder resumes the run.
         options = [f"--run-dir={file.parent}", "--resume=auto", *options]
     config, print_config = _parse(options, config, f"{prog} {recipe}")

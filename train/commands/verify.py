@@ -37,7 +37,7 @@ class VerifyOptions:
     """
 
     source: Path
-    """Folder of images, .beton file, tars, or parquet files, as for `convert`."""
+    """Folder of images, .beton file, tars, zips, or parquet files, as for `convert`."""
     devkit: Path | None = None
     """ImageNet's development kit, if its validation tar isn't in the same folder."""
     workers: int | None = None

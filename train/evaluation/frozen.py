@@ -17,6 +17,7 @@ from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import DeviceName
+from simsiam.train.evaluation.align_classes import align_classes
 from simsiam.train.evaluation.center_crop import CenterCrop, default_short_side
 from simsiam.train.load_encoder import load_encoder_and_config
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
@@ -50,24 +51,38 @@ def transform_of_run(config: Mapping[str, Any], size: int | None = None, short_s
     """Return the centre crop that a run evaluates with, by its configuration as a tree; sizes in pixels."""
     data = config["data"]
     size = int(data["size"]) if size is None else size
-    if short_side is None:
-        short_side = config["knn"]["short_side"] or default_short_side(size)
-    return CenterCrop(size, short_side, tuple(data["mean"]), tuple(data["std"]))
+    resized = config["knn"]["short_side"] if short_side is None else short_side
+    return CenterCrop(size, resized or default_short_side(size), tuple(data["mean"]), tuple(data["std"]))
 
 
-def open_labelled_pair(train: Path, test: Path) -> tuple[Source, Source]:
-    """Open the images to learn from and the images to test.
+class LabelledPair(NamedTuple):
+    """The images to learn from and the images to test, with the classes of the former."""
 
-    Raises UsageError when an image has no label, or when the classes differ by number or name.
+    train: Source
+    test: Source
+    test_labels: torch.Tensor
+    """int64 (n,): the labels of the test images, in the numbering of `train.classes`."""
+    missing_classes: list[str]
+    """Classes of the training images that no test image has."""
+
+    @property
+    def sources(self) -> tuple[Source, Source]:
+        """Both sources, `train` first."""
+        return self.train, self.test
+
+
+def open_labelled_pair(train: Path, test: Path) -> LabelledPair:
+    """Open the images to learn from and the images to test, whose classes are matched by name.
+
+    Raises UsageError when an image has no label, or a test image a class that no training image has.
     """
     sources = open_source(train), open_source(test)
     for path, source in zip((train, test), sources, strict=True):
         check_labels(path, source.labels)
-    if list(sources[0].classes) != list(sources[1].classes):
-        raise UsageError(f"The classes of {train} and {test} differ; give folders of the same classes.")
+    aligned = align_classes(*sources, str(train), str(test))
     if train.resolve() == test.resolve():
         warnings.warn(f"{train} is both train and test: each test image is a training image, too.", stacklevel=2)
-    return sources
+    return LabelledPair(*sources, aligned.labels, aligned.missing)
 
 
 def check_labels(name: object, labels: npt.NDArray | torch.Tensor) -> None:

@@ -45,6 +45,14 @@ class Measured(NamedTuple):
     """0 … 1."""
     k: int
     temperature: float
+    train_images: int
+    test_images: int
+    missing_classes: list[str]
+    """Classes of the training images that no test image has."""
+    train_skipped: list[tuple[str, str]]
+    """Name and reason of broken training images, which are not among the others."""
+    test_skipped: list[tuple[str, str]]
+    """Likewise of test images: the accuracy is that of the others."""
 
 
 def evaluate_checkpoint(
@@ -60,21 +68,26 @@ def evaluate_checkpoint(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Measure a checkpoint's encoder; all settings are by default the run's, which reproduces its own accuracy."""
+    """Measure a checkpoint's encoder; all settings are by default the run's, which reproduces its own accuracy.
+
+    Classes are matched by name, see `align_classes`.
+    """
     # Checked before the features, which can take hours.
     _check_votes(1 if k is None else k, 1.0 if temperature is None else temperature)
     frozen = open_frozen(checkpoint, size=size, short_side=short_side, device=device)
     k = int(frozen.config["knn"]["k"]) if k is None else k
     temperature = float(frozen.config["knn"]["temperature"]) if temperature is None else temperature
     workers = worker_count(workers)
-    sources = open_labelled_pair(train, test)
-    if k > len(sources[0]):
-        warnings.warn(f"k is {k}, but {train} has {len(sources[0])} images: all of them vote.", stacklevel=2)
+    pair = open_labelled_pair(train, test)
+    if k > len(pair.train):
+        warnings.warn(f"k is {k}, but {train} has {len(pair.train)} images: all of them vote.", stacklevel=2)
     bank, queries = (
         extract_features(frozen.encoder, source, frozen.transform, frozen.arithmetic, workers, progress=progress)
-        for source in sources
+        for source in pair.sources
     )
-    return Measured(knn_accuracy(bank, queries, k, temperature), k, temperature)
+    accuracy = knn_accuracy(bank, queries._replace(labels=pair.test_labels), k, temperature)
+    broken = (list(source.broken) for source in pair.sources)
+    return Measured(accuracy, k, temperature, *map(len, pair.sources), pair.missing_classes, *broken)
 
 
 def _check_votes(k: int, temperature: float) -> None:

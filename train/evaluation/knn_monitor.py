@@ -27,14 +27,14 @@ class KnnMonitor:
         self.wanted = knn.train is not None
         if knn.train is None or knn.test is None:
             return
-        self._sources = open_labelled_pair(knn.train, knn.test)
+        self._pair = open_labelled_pair(knn.train, knn.test)
         self._transform = transform_of_run(to_tree(config))
         self._k, self._temperature = knn.k, knn.temperature
         self._arithmetic, self._workers = arithmetic, workers
 
     def describe(self) -> str:
         """Return a phrase that says what will be measured."""
-        train, test = self._sources
+        train, test = self._pair.sources
         broken = len(train.broken) + len(test.broken)
         skipped = f", broken and skipped: {broken:,}" if broken else ""
         return f"{min(self._k, len(train)):,} of {len(train):,} images vote on each of {len(test):,}{skipped}"
@@ -51,17 +51,18 @@ class KnnMonitor:
         """
         try:
             if has_seen_no_batch(encoder):
-                encoder = with_statistics(encoder, self._sources[0], self._transform, self._arithmetic)
+                encoder = with_statistics(encoder, self._pair.train, self._transform, self._arithmetic)
             train, test = (
                 extract_features(encoder, source, self._transform, self._arithmetic, self._workers, progress=progress)
-                for source in self._sources
+                for source in self._pair.sources
             )
         except ImageError as error:
             # No ImageError: what the run does with a broken image of its own does not apply here.
             raise RunError(f"The kNN monitor needs an image that can't be decoded: {error}; take it out.") from None
+        test = test._replace(labels=self._pair.test_labels)
         accuracy = knn_accuracy(train, test, self._k, self._temperature)
         try:
-            return accuracy, write_neighbour_sheet(self._sources, (train, test), self._transform, sheet)
+            return accuracy, write_neighbour_sheet(self._pair.sources, (train, test), self._transform, sheet)
         except OSError as error:
             warnings.warn(f"The nearest neighbours could not be drawn to {sheet}: {error}", stacklevel=2)
             return accuracy, None

@@ -13,6 +13,7 @@ import yaml
 
 from simsiam.pipeline.atomic_write import write_text_atomically
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.source_hash import hash_images
 from simsiam.train.config import PretrainConfig, identity_differences, to_tree
@@ -55,7 +56,7 @@ def open_run_folder(
     Raises UsageError, and writes nothing, when another process trains in the folder, when it holds another run or other
     files, when it is among the images, or when the checkpoint has other settings or images.
     """
-    path = config.run_dir or default
+    path = expand_home(config.run_dir or default)
     _refuse_foreign_folder(path, config)
     # Locked before the checkpoints are listed, or another process might write one more.
     lock = _lock(path) if (path / _LOCK).exists() else None
@@ -156,7 +157,7 @@ def _find_state(
                 argument="resume=auto",
             )
     else:
-        resumed_from, state = open_checkpoint(Path(config.resume).expanduser())
+        resumed_from, state = open_checkpoint(expand_home(config.resume))
         if path_in_use and path.resolve() not in resumed_from.resolve().parents:
             raise UsageError(
                 f"The run folder {path} is already in use by another run than {resumed_from}; give another folder.",

@@ -19,6 +19,7 @@ import cyclopts
 from cyclopts import App, Argument, ArgumentCollection, CoercionError, MissingArgumentError, UnknownOptionError
 
 from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.paths import expand_home
 from simsiam.train.config import flatten
 from simsiam.train.terminal.exit_codes import DONE
 from simsiam.train.terminal.help import HelpFormatter, shown
@@ -119,16 +120,18 @@ def _values(owner: type, tree: Mapping[str, Any], source: str) -> Config:
 
 
 def _check(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Read `None`; refuse what cyclopts would round (1.5 as an int), or take for another value (no path as `.`)."""
+    """Read `None` and `~`; refuse what cyclopts would round (1.5 as an int), or misread (no path as `.`)."""
     for argument in arguments:
         kinds = {argument.hint, *get_args(argument.hint)}
-        for token in list(argument.tokens):
+        for index, token in enumerate(list(argument.tokens)):
             if argument.children:
                 raise UnknownOptionError(token=token, argument_collection=arguments)
             if token.value == "None" and NoneType in kinds:
                 argument.append(token.evolve(implicit_value=None))
             elif (int in kinds and not re.fullmatch(r"[+-]?\d+", token.value)) or (Path in kinds and not token.value):
                 raise CoercionError(token=token, argument=argument, target_type=argument.resolved_hint)
+            elif Path in kinds:
+                argument.tokens[index] = token.evolve(value=str(expand_home(token.value)))
     if missing := arguments.filter_by(missing=True):
         raise MissingArgumentError(msg=" and ".join(argument.name for argument in missing))
 

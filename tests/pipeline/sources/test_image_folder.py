@@ -251,11 +251,13 @@ def test_a_file_is_refused(tmp_path: Path):
         ("a.beton", "give that file"),
         ("a.tar", "convert or unpack it first"),
         ("a.tar.gz", "unpack it first"),
-        ("a.zip", "unpack it first"),
         ("a.parquet", "convert or unpack it first"),
+        ("a.zip", "convert or unpack it first"),
+        ("data/a.parquet", "convert or unpack it first"),
     ],
 )
 def test_the_archive_in_a_folder_without_images_is_named(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"x")
     (tmp_path / f"{name}.json").write_bytes(b"{}")
     with pytest.raises(ValueError, match=f"There is no image in .*, but {name}: {advice}"):

@@ -61,6 +61,19 @@ def test_images_names_labels_and_classes_of_several_files(folder, how):
     assert [records.read(n) for n in range(1, 60)] == [jpeg(n) for n in range(1, 60)]
 
 
+def test_a_snapshot_of_hugging_face_is_found_and_its_splits_are_told_apart(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").touch()
+    for number in range(2):
+        write(tmp_path / "data" / f"train-{number:05d}-of-00002.parquet", 1 + 10 * number, 10, **FEATURES)
+    assert len(open_records(tmp_path)) == 20
+    write(tmp_path / "data" / "test-00000-of-00001.parquet", 1, 4, **FEATURES)
+    for how in (tmp_path, tmp_path / "data", tmp_path / "data" / "*.parquet"):
+        with pytest.raises(UsageError, match=r"test-00000-of-00001\.parquet, '.*/data/train-\*\.parquet'"):
+            open_records(how)
+    assert len(open_records(tmp_path / "data" / "train-*.parquet")) == 20
+
+
 def test_images_can_be_read_in_any_order(folder):
     records = open_records(folder)
     for n in (59, 1, 30, 29, 19, 20, 21, 49, 50, 5, 5):
@@ -178,6 +191,22 @@ def test_a_class_without_a_name_is_refused_and_a_missing_class_is_unlabelled(tmp
 def test_metadata_that_contradicts_the_columns_is_refused(tmp_path, features, reason):
     with pytest.raises(UsageError, match=reason):
         open_records(write(tmp_path / "a.parquet", 1, 4, **features))
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "labels"),
+    [
+        (["fine", "coarse"], "none is taken, and the images are unlabelled", [-1]),
+        (["fine", "label"], "label is taken", [1]),
+    ],
+)
+def test_a_choice_between_columns_of_classes_is_told(tmp_path, names, chosen, labels):
+    features = {name: {"_type": "ClassLabel", "names": ["ant", "bee"]} for name in names}
+    table = pa.table({"jpg": [jpeg(1)], **{name: [1] for name in names}})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+    with pytest.warns(UserWarning, match=rf"2 columns of classes \({', '.join(names)}\): {chosen}"):
+        assert open_records(tmp_path / "a.parquet").labels.tolist() == labels
 
 
 def test_metadata_of_list_columns_is_ignored_and_foreign_metadata_is_refused(tmp_path):

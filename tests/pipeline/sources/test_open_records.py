@@ -253,6 +253,85 @@ def test_a_folder_of_two_kinds_is_refused_and_both_are_named(tmp_path, files):
     assert all(name in str(caught.value) for name in files)
 
 
+@pytest.mark.parametrize("how", ["", "*.tar", "[tv]*.tar"])
+def test_splits_side_by_side_are_no_set_and_their_patterns_are_given(tmp_path, how):
+    for number, name in enumerate(("train-0000.tar", "train-0001.tar", "val-0000.tar")):
+        tar_of(tmp_path / name, {f"a/{number}.jpg": jpeg(number)})
+    with pytest.raises(UsageError, match=rf"'{tmp_path}/train-\*\.tar', {tmp_path}/val-0000\.tar"):
+        open_records(tmp_path / how)
+    assert len(open_records(tmp_path / "train-*.tar")) == 2
+    assert len(open_records(tmp_path / "{train,val}-*.tar")) == 3  # on purpose
+
+
+def test_archives_are_found_one_and_two_folders_deeper(tmp_path):
+    for number, name in enumerate(("data/0.tar", "data/1.tar", "data/.cache/2.tar", "a/b/c/3.tar")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        tar_of(tmp_path / name, {f"{number}.jpg": jpeg(number)})
+    assert [content for *_, content in contents(open_records(tmp_path))] == [jpeg(0), jpeg(1)]
+    assert len(open_records(tmp_path / "a")) == 1
+
+
+def test_archives_beside_a_picture_are_refused_and_one_among_images_is_a_file(tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "logo.jpg").write_bytes(jpeg(0))
+    (tmp_path / "assets" / "old.zip").touch()
+    assert len(open_records(tmp_path)) == 1
+    (tmp_path / "data").mkdir()
+    tar_of(tmp_path / "data" / "0.tar", {"1.jpg": jpeg(1)})
+    with pytest.raises(UsageError, match=rf"assets/logo\.jpg and data/0\.tar, .* '{tmp_path}/data/\*\.tar'"):
+        open_records(tmp_path)
+
+
+def test_files_of_several_kinds_and_several_betons_are_told_as_such(tmp_path):
+    tar = tar_of(tmp_path / "a.tar", {"1.jpg": jpeg(1)})
+    convert(open_records(tar), tmp_path / "a.beton", workers=1)
+    convert(open_records(tar), tmp_path / "b.beton", workers=1)
+    with pytest.raises(UsageError, match=r"one kind .*a\.tar and .*b\.beton differ"):
+        open_records(tmp_path / "{a.tar,b.beton}")
+    with pytest.raises(UsageError, match=r"a\.beton and 1 more are \.beton files"):
+        open_records(tmp_path / "*.beton")
+    with pytest.raises(UsageError, match="without folders"):
+        open_records(tmp_path / "a.beton" / "train")
+
+
+def test_the_devkit_is_no_archive_of_images_and_a_compressed_tar_is_told(tmp_path):
+    tar_of(tmp_path / "ILSVRC2012_img_val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(1)})
+    devkit(tmp_path, [3])
+    assert open_records(tmp_path).labels.tolist() == [1]
+    (tmp_path / "more").mkdir()
+    with tarfile.open(tmp_path / "more" / "s.tar.gz", "w:gz") as compressed:
+        add(compressed, "a.jpg", jpeg(1))
+    with pytest.raises(UsageError, match="unpack it with gunzip"):
+        open_records(tmp_path / "more")
+
+
+def test_splits_in_a_tar_are_no_classes_and_each_can_be_given(tmp_path):
+    tar = tar_of(tmp_path / "s.tar", {f"s/{split}/cat/1.jpg": jpeg(n) for n, split in enumerate(("test", "train"))})
+    with pytest.raises(UsageError, match=f"splits.* {tar}/s/test, {tar}/s/train"):
+        open_records(tar)
+    assert contents(open_records(tar / "s" / "train")) == [("s/train/cat/1.jpg", -1, jpeg(1))]
+
+
+def test_of_two_members_with_one_name_the_last_counts(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number in (1, 2):
+            add(tar, "a.jpg", jpeg(number))
+    tar_of(tmp_path / "1.tar", {"a.jpg": jpeg(3)})  # another shard
+    records = open_records(tmp_path)
+    assert [content for *_, content in contents(records)] == [jpeg(2), jpeg(3)]
+    assert list(records.broken) == [("a.jpg", "another file of the same name follows")]
+
+
+def test_what_is_no_image_is_counted_and_what_is_hidden_is_not(tmp_path):
+    files = {"a/1.jpg": jpeg(1), "a/.h/2.jpg": jpeg(2), "a/1.txt": b"", "notes": b"", "b.TXT": b""}
+    with pytest.warns(UserWarning, match=r"3 files in .*t\.tar .*: 2 \.txt, 1 without an ending\.$"):
+        assert len(open_records(tar_of(tmp_path / "t.tar", files))) == 1
+    outer = {"n01.tar": (tmp_path / "t.tar").read_bytes(), "readme.md": b"", "cover.jpg": jpeg(1)}
+    with pytest.warns(UserWarning, match=r"4 files in .*: 2 \.txt, 1 without an ending, 1 \.md\.$"):
+        records = open_records(tar_of(tmp_path / "o.tar", outer))
+    assert list(records.broken) == [("cover.jpg", "an image next to tars of classes has no class")]
+
+
 def test_a_folder_is_listed_like_an_image_folder_without_opening_files(tmp_path):
     from simsiam.pipeline.sources.image_folder import ImageFolder
 

@@ -1,6 +1,7 @@
 import os
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,12 @@ def tar(pictures: ImageFolder, out: Path) -> tuple[Path, Path]:
     return out / "p.tar", out / "p.tar"
 
 
+def zipped(pictures: ImageFolder, out: Path) -> tuple[Path, Path]:
+    with zipfile.ZipFile(out / "p.zip", "w") as archive:
+        archive.writestr("0.jpg", pictures.read(0))
+    return out / "p.zip", out / "p.zip"
+
+
 def parquet(pictures: ImageFolder, out: Path) -> tuple[Path, Path]:
     arrow = pytest.importorskip("pyarrow", reason="pyarrow isn't installed")
     writer = pytest.importorskip("pyarrow.parquet", reason="pyarrow isn't installed")
@@ -49,7 +56,7 @@ def parquet(pictures: ImageFolder, out: Path) -> tuple[Path, Path]:
     return out / "p.parquet", out / "p.parquet"
 
 
-@pytest.mark.parametrize("make", [folder, beton, tar, parquet])
+@pytest.mark.parametrize("make", [folder, beton, tar, zipped, parquet])
 def test_a_changed_file_changes_the_hash_of_every_kind_of_set(
     make: Callable[[ImageFolder, Path], tuple[Path, Path]], pictures: ImageFolder, tmp_path: Path
 ) -> None:

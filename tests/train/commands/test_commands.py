@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,24 @@ def test_evaluate_knn_prints_the_accuracy(tiny_run: Path, tiny_images: Path, cap
     paths = [str(tiny_run), "--train", str(tiny_images / "train"), "--test", str(tiny_images / "test")]
     assert run(["evaluate", "knn", *paths, *["--k", "5", "--workers", "0", "--device", "cpu"]]) == 0
     assert capsys.readouterr().out == f"kNN accuracy: {100 * measured:.2f} %  (k 5, temperature 0.1)\n"
+
+
+def test_evaluate_knn_tells_what_it_skipped(tiny_run: Path, tiny_images: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(tiny_images / "test" / "fine", tmp_path / "test" / "fine")
+    (tmp_path / "test" / "coarse").mkdir()
+    (tmp_path / "test" / "fine" / "z.jpg").write_text("no image")
+    paths = [str(tiny_run), "--train", str(tiny_images / "train"), "--test", str(tmp_path / "test")]
+    out = tmp_path / "new" / "knn.json"
+    assert run(["evaluate", "knn", *paths, "--workers=0", "--device=cpu", f"--json={out}"]) == 0
+    said = capsys.readouterr()
+    skipped = f"{tmp_path}/test/fine/z.jpg"
+    assert f"skipped: 1 broken test image, the first {skipped}: not an image" in said.out
+    assert "no image of 1 of the 2 classes" in said.err and ": coarse." in said.err
+    found = json.loads(out.read_text())
+    assert (found["test"]["images"], found["test"]["missing_classes"]) == (8, ["coarse"])
+    assert [each["name"] for each in found["test"]["skipped"]] == [skipped]
+    assert found["train"] == {"path": str(tiny_images / "train"), "images": 48, "skipped": []}
+    assert f"{100 * found['accuracy']:.2f} %" in said.out
 
 
 def test_pretrain_prints_where_everything_is(tiny_config: TinyConfig, run_dir: Path, capsys: Capture) -> None:

@@ -76,7 +76,7 @@ def test_checkpoint_gives_what_the_monitor_measured(tiny_run: Path, tiny_images:
     accuracy = json.loads((tiny_run / "summary.json").read_text())["knn"]
     for named in (tiny_run, list_checkpoints(tiny_run / "checkpoints")[0]):
         measured = evaluate_checkpoint(named, tiny_images / "train", tiny_images / "test", device="cpu", workers=0)
-        assert measured == (accuracy, 5, 0.1)  # and with what the run measures with
+        assert measured == (accuracy, 5, 0.1, 48, 16, [], [], [])  # and with what the run measures with
 
 
 def test_neighbours_that_there_are_not_and_one_set_twice_are_warned_of(tiny_run: Path, tiny_images: Path) -> None:

@@ -9,15 +9,16 @@ from simsiam.model.resnet import resnet
 from simsiam.pipeline.errors import ImageError, RunError
 from simsiam.train.config import KnnConfig, PretrainConfig
 from simsiam.train.evaluation import knn_monitor as module
+from simsiam.train.evaluation.features import Features
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
 from simsiam.train.precision import Arithmetic
 
 FP32 = Arithmetic(torch.device("cpu"), "fp32")
 
 
-def monitor(train: Path, test: Path) -> KnnMonitor:
+def monitor(train: Path, test: Path, k: int = 200) -> KnnMonitor:
     data = dataclasses.replace(PretrainConfig().data, size=16)
-    config = dataclasses.replace(PretrainConfig(), data=data, knn=KnnConfig(train=train, test=test))
+    config = dataclasses.replace(PretrainConfig(), data=data, knn=KnnConfig(train=train, test=test, k=k))
     return KnnMonitor(config, FP32, workers=0)
 
 
@@ -40,8 +41,8 @@ def test_what_is_measured_is_told(tiny_images: Path, tmp_path: Path) -> None:
 def test_an_untrained_encoder_is_measured_with_statistics_of_the_images(
     tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = []
-    monkeypatch.setattr(module, "extract_features", lambda encoder, *_, **__: measured.append(encoder))
+    measured, features = [], Features(torch.zeros(0), torch.zeros(0))
+    monkeypatch.setattr(module, "extract_features", lambda encoder, *_, **__: measured.append(encoder) or features)
     monkeypatch.setattr(module, "knn_accuracy", lambda *_: 0.5)
     monkeypatch.setattr(module, "write_neighbour_sheet", lambda *_: tmp_path)
     encoder, measure = resnet("resnet18", "cifar"), monitor(tiny_images / "train", tiny_images / "test").measure
@@ -59,9 +60,18 @@ def test_images_without_labels_are_refused(tiny_images: Path) -> None:
 
 def test_other_classes_are_refused(tiny_images: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "fine").symlink_to(tiny_images / "test" / "fine")
-    with pytest.raises(ValueError, match=r"classes of .* differ"):
+    (tmp_path / "other" / "finer").symlink_to(tiny_images / "test" / "fine")
+    with pytest.raises(ValueError, match=r"1 class of .*other has no image in .*train: finer; .* coarse, fine"):
         monitor(tiny_images / "train", tmp_path / "other")
+
+
+def test_a_class_without_test_images_is_told_and_labels_are_matched_by_name(tiny_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "fine").symlink_to(tiny_images / "train" / "fine")
+    with pytest.warns(UserWarning, match=r"no image of 1 of the 2 classes of .*train: coarse\."):
+        watch = monitor(tiny_images / "train", tmp_path / "test", k=1)
+    # Each test image is a training image as well, and finds itself.
+    assert watch.measure(resnet("resnet18", "cifar"), tmp_path / "sheet.png")[0] == 1.0
 
 
 def test_sheet_that_cannot_be_written_is_a_warning_and_the_accuracy_stays(tiny_images: Path, tmp_path: Path) -> None:

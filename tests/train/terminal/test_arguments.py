@@ -168,6 +168,12 @@ def test_path_is_not_empty() -> None:
             parse(Several, words, "prog")
 
 
+def test_tilde_in_a_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    settings = parse(Several, ["~/a", "~no-such-user/b", "--by=~/x", "--out=~/c"], "prog")
+    assert settings == Several((Path("/h/a"), Path("~no-such-user/b")), out=Path("/h/c"), by="~/x")
+
+
 def test_required_option_and_option_that_is_missing_on_purpose() -> None:
     with pytest.raises(UsageError, match=r"^prog needs --by; see prog --help\.$"):
         parse(Several, ["a"], "prog")
