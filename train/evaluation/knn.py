@@ -102,8 +102,10 @@ def evaluate_checkpoint(
         extract_features(encoder, source, transform, arithmetic, workers, progress=progress) for source in sources
     )
     accuracy = knn_accuracy(bank, queries._replace(labels=aligned.labels), k, temperature)
-    broken = (list(source.broken) for source in sources)
-    return Measured(accuracy, k, temperature, *map(len, sources), aligned.missing, *broken)
+    train_broken, test_broken = (list(source.broken) for source in sources)
+    return Measured(
+        accuracy, k, temperature, len(sources[0]), len(sources[1]), aligned.missing, train_broken, test_broken
+    )
 
 
 def _refuse_settings(k: int, temperature: float) -> None:
