@@ -56,8 +56,9 @@ def open_tars(tars: Sequence[Path], devkit: Path | None, progress: Progress | No
         samples = read_samples(tars, members.names, members.tar_of, members.offsets, members.lengths, images)
         images, classes, labels = samples.images, samples.classes, samples.labels
         broken = broken + samples.broken
-    names = [members.names[index] for index in images]
-    if not shards:
+        names = [members.names[index] for index in images]
+    else:
+        names = [members.names[index] for index in images]
         classes, labels = find_classes(names, tars, devkit)
     return TarImages(
         tars,

@@ -86,8 +86,8 @@ def evaluate_checkpoint(
         for source in pair.sources
     )
     accuracy = knn_accuracy(bank, queries._replace(labels=pair.test_labels), k, temperature)
-    broken = (list(source.broken) for source in pair.sources)
-    return Measured(accuracy, k, temperature, *map(len, pair.sources), pair.missing_classes, *broken)
+    broken = [list(source.broken) for source in pair.sources]
+    return Measured(accuracy, k, temperature, len(pair.train), len(pair.test), pair.missing_classes, *broken)
 
 
 def _check_votes(k: int, temperature: float) -> None:

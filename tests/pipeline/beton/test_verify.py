@@ -226,7 +226,7 @@ def test_a_truncated_beton_counts_as_one_broken_image(beton, kept, with_manifest
 def test_a_foreign_file_counts_as_one_broken_image(tmp_path):
     (tmp_path / "notes.beton").write_text("no .beton, but long enough for a header")
     ((_, reason),) = verify(tmp_path / "notes.beton").broken
-    assert "no tar, parquet or .beton" in reason
+    assert "no tar, zip, parquet or .beton" in reason
 
 
 def test_a_record_of_another_size_than_in_the_index_is_broken(beton):
