@@ -164,7 +164,7 @@ def test_a_tiff_whose_bands_would_be_lost_is_refused_by_their_number(
 
 @pytest.mark.parametrize("bands, photometric, extra", [(1, 1, []), (2, 1, [2]), (3, 2, []), (4, 2, [1]), (4, 2, [2])])
 @pytest.mark.parametrize("order", "<>")
-def test_a_tiff_of_colours_and_alpha_gives_its_colours(bands: int, photometric: int, extra: list[int], order: str):
+def test_a_tiff_of_colours_and_alpha_gives_its_colours(bands: int, photometric: int, extra: list[int], order: Any):
     samples = noise(4, 6, bands)
     if extra:
         samples[:, :, -1] = 255  # opaque, so that premultiplied colours are the colours
