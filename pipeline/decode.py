@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from simsiam.pipeline.bands import Bands, bands_of_image, bands_of_tiff
@@ -146,6 +146,8 @@ def _decode_with_pillow(encoded: bytes, name: str, intensity: Intensity | None) 
     """Return the pixels and a complaint about them, or an empty one."""
     try:
         bands = bands_of_tiff(encoded)
+        if bands.in_file > TiffImagePlugin.MAX_SAMPLESPERPIXEL:  # Pillow refuses it, and logs a line without a name
+            raise ImageError(_unidentified(encoded, bands))
         try:
             with open_image(encoded) as image:
                 if isinstance(image, TiffImageFile):
