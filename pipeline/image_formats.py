@@ -24,7 +24,8 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM",
 def open_image(encoded: bytes | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
     """Open an image with Pillow, by its bytes or as a file whose header is read; pixels are decoded on first use.
 
-    `formats` may name fewer of them. Of the bytes of a PNG, only those that matter for its pixels are read (`pixel_chunks`).
+    `formats` may name fewer of them. Of the bytes of a PNG, only those that matter for its pixels are read, see
+    `pixel_chunks`.
 
     Raises `PIL.UnidentifiedImageError` for another format, and nearly anything for damaged input.
     """
