@@ -28,10 +28,10 @@ class Bands(NamedTuple):
     """Most bits of a sample."""
     kind: str = "unsigned"
     """`unsigned`, `signed`, `float`, or another number format of TIFF."""
-    count: int = 0
+    in_file: int = 0
     """Bands in the file, if more than Pillow's mode for the image has; 0 otherwise."""
     kept: int = 0
-    """Bands of those that a colour image has; 0 unless `count` is given."""
+    """Bands of those that a colour image has; 0 unless `in_file` is given."""
     white_is_zero: bool = False
     """Whether the smallest sample is white, which Pillow heeds for up to 8 bits only."""
 
@@ -68,7 +68,7 @@ def bands_of_tiff(encoded: bytes) -> Bands:
         white_is_zero=photometric == 0,
     )
     has_alpha = samples == colours + 1 and len(extra) == 1 and extra[0] in _ALPHA
-    return layout if samples <= colours or has_alpha else layout._replace(count=samples, kept=colours)
+    return layout if samples <= colours or has_alpha else layout._replace(in_file=samples, kept=colours)
 
 
 def bands_of_image(image: Image.Image, encoded: bytes | None) -> Bands:
@@ -93,7 +93,7 @@ def _bands_of_jpeg2000(encoded: bytes) -> Bands:
     # Without a channel definition or a colour space of four inks, nothing says that a fourth band is transparency.
     boxes = encoded[:start]
     explained = components <= 3 or b"cdef" in boxes or b"colr\1\0\0\0\0\0\x0c" in boxes
-    return layout if explained else layout._replace(count=components, kept=3)
+    return layout if explained else layout._replace(in_file=components, kept=3)
 
 
 def _arguments(image: Image.Image) -> tuple:

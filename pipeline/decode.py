@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from simsiam.pipeline.bands import Bands, bands_of_image, bands_of_tiff
@@ -146,6 +146,8 @@ def _decode_with_pillow(encoded: bytes, name: str, intensity: Intensity | None) 
     """Return the pixels and a complaint about them, or an empty one."""
     try:
         bands = bands_of_tiff(encoded)
+        if bands.in_file > TiffImagePlugin.MAX_SAMPLESPERPIXEL:  # Pillow refuses it, and logs a line without a name
+            raise ImageError(_unidentified(encoded, bands))
         try:
             with open_image(encoded) as image:
                 if isinstance(image, TiffImageFile):
@@ -163,10 +165,10 @@ def _decode_with_pillow(encoded: bytes, name: str, intensity: Intensity | None) 
 def _rgb_pixels(image: Image.Image, encoded: bytes, bands: Bands, intensity: Intensity | None) -> Decoded:
     """Return the pixels of an opened image; raises ImageError, without its name, for what isn't 8-bit RGB."""
     mode = image.mode
-    if bands.count:
+    if bands.in_file:
         values = _range(np.asarray(image))
         raise ImageError(
-            f"it has {bands.count} bands of {bands.depth}, but Pillow's mode {mode} gives {bands.kept} of them as"
+            f"it has {bands.in_file} bands of {bands.depth}, but Pillow's mode {mode} gives {bands.kept} of them as"
             f" colours ({values}); store the bands to train on as an image of one or three"
         )
     if bands.eight_bit:
@@ -208,8 +210,8 @@ def _range(samples: npt.NDArray[np.generic]) -> str:
 
 def _unidentified(encoded: bytes, bands: Bands) -> str:
     """Return why Pillow doesn't open an image, where the header says so."""
-    if bands.count or not bands.eight_bit:
-        count = f"{bands.count} bands of " if bands.count else ""
+    if bands.in_file or not bands.eight_bit:
+        count = f"{bands.in_file} bands of " if bands.in_file else ""
         return f"a TIFF with {count}{bands.depth} a sample, for which Pillow has no mode; store 8-bit RGB"
     jpeg = read_jpeg_header(encoded)
     if jpeg is not None and jpeg.precision != 8:

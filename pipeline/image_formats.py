@@ -8,7 +8,7 @@ and PIXAR are textures; SGI, SUN, XBM and the like have endings that other files
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -21,10 +21,11 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM",
 
 
 @contextmanager
-def open_image(encoded: bytes | BinaryIO) -> Iterator[Image.Image]:
+def open_image(encoded: bytes | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
     """Open an image with Pillow, by its bytes or as a file whose header is read; pixels are decoded on first use.
 
-    Of the bytes of a PNG, only those that matter for its pixels are read (`pixel_chunks`).
+    `formats` may name fewer of them. Of the bytes of a PNG, only those that matter for its pixels are read, see
+    `pixel_chunks`.
 
     Raises `PIL.UnidentifiedImageError` for another format, and nearly anything for damaged input.
     """
@@ -32,5 +33,5 @@ def open_image(encoded: bytes | BinaryIO) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, and of images above half the bomb limit; we refuse at the limit only.
         warnings.simplefilter("ignore")
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=formats) as image:
             yield image

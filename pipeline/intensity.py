@@ -67,7 +67,7 @@ def read_samples(image: Image.Image, encoded: bytes, bands: Bands) -> npt.NDArra
     return _read_colours_of_16_bits(image, encoded)
 
 
-def _read_colours_of_16_bits(image: Image.Image, encoded: bytes) -> npt.NDArray[np.uint16] | None:
+def _read_colours_of_16_bits(image: Image.Image, encoded: bytes) -> npt.NDArray[np.generic] | None:
     raw_mode = _raw_mode(image)
     layout, order = raw_mode[:-4], raw_mode[-4:]
     if layout == "LA":  # two samples of two bytes are read as four of one

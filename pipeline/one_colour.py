@@ -6,7 +6,7 @@ import numpy.typing as npt
 from simsiam.pipeline.errors import ImageError
 from simsiam.pipeline.source import Source
 
-ONE_COLOUR = "all of its pixels have one colour"
+ONE_COLOUR = "all pixels have one colour"
 
 _MOST_BYTES_OF_A_BLOCK = 4
 """Of a JPEG's compressed data per 8 × 8 pixels of an image of one colour. Each of its blocks is the code of a zero

@@ -105,7 +105,7 @@ def _size_or_reason(path: Path) -> tuple[int, int] | str:
 def _size_by_header(file: BinaryIO) -> tuple[int, int] | None:
     """Return the size of a file that looks whole; otherwise None, with the file at its start."""
     try:
-        with open_image(file) as image:
+        with open_image(file, ("JPEG", "PNG", "GIF")) as image:  # the others have no end marker
             width, height = image.size
             end = _END.get(image.format or "")
             if end is not None and width > 0 < height and header_suffices(image):

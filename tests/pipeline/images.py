@@ -63,25 +63,30 @@ def png16(samples: npt.NDArray[np.uint16]) -> bytes:
 
 
 def raw_tiff(
-    samples: npt.NDArray[Any], photometric: int = 1, extra: Sequence[int] = (), order: Literal["<", ">"] = "<"
+    samples: npt.NDArray[Any],
+    photometric: int = 1,
+    extra: Sequence[int] = (),
+    order: Literal["<", ">"] = "<",
+    deflate: bool = False,
 ) -> bytes:
-    """An uncompressed TIFF of any samples, (height, width, bands), whatever Pillow can write or read."""
+    """A TIFF of any samples, (height, width, bands), whatever Pillow can write or read."""
     height, width, bands = samples.shape
     number_format = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+    pixels = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    pixels = zlib.compress(pixels) if deflate else pixels
     tags: list[tuple[int, str, Sequence[int]]] = [
         (256, "I", [width]),
         (257, "I", [height]),
         (258, "H", [8 * samples.itemsize] * bands),
-        (259, "H", [1]),
+        (259, "H", [8 if deflate else 1]),
         (262, "H", [photometric]),
         (273, "I", [8]),
         (277, "H", [bands]),
         (278, "I", [height]),
-        (279, "I", [samples.nbytes]),
+        (279, "I", [len(pixels)]),
         *([(338, "H", list(extra))] if extra else []),
         (339, "H", [number_format] * bands),
     ]
-    pixels = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
     start = 8 + len(pixels)
     rest = start + 2 + 12 * len(tags) + 4
     entries, values = b"", b""

@@ -72,6 +72,8 @@ DEEP = {
     "tiff-deflate": encoded(TWELVE_BITS[:, :, 0], "TIFF", compression="tiff_deflate"),
     "tiff-rgb": raw_tiff(np.repeat(TWELVE_BITS, 3, axis=2), photometric=2),
     "tiff-rgb-big": raw_tiff(np.repeat(TWELVE_BITS, 3, axis=2), photometric=2, order=">"),
+    "tiff-rgb-deflate": raw_tiff(np.repeat(TWELVE_BITS, 3, axis=2), photometric=2, deflate=True),
+    "tiff-rgb-big-deflate": raw_tiff(np.repeat(TWELVE_BITS, 3, axis=2), photometric=2, order=">", deflate=True),
     "tiff-rgba": raw_tiff(np.repeat(TWELVE_BITS, 4, axis=2), photometric=2, extra=[2]),
     "tiff-signed-16": raw_tiff(TWELVE_BITS.astype(np.int16)),
     "tiff-signed-32": raw_tiff(TWELVE_BITS.astype(np.int32)),
@@ -153,18 +155,20 @@ def test_the_range_leaves_8_bit_images_as_they_are():
 )
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
 def test_a_tiff_whose_bands_would_be_lost_is_refused_by_their_number(
-    bands: int, photometric: int, extra: list[int], depth: type
+    bands: int, photometric: int, extra: list[int], depth: type, caplog: pytest.LogCaptureFixture
 ):
     data = raw_tiff(noise(4, 6, bands).astype(depth), photometric, extra)
     for intensity in (None, (0, 255)):
+        caplog.clear()
         with pytest.raises(ImageError, match=rf"^a\.tif: .*\b{bands} bands of (8|16) bits.* store ") as caught:
             decode_deep(data, "a.tif", intensity)
         assert "cannot identify" not in str(caught.value)
+        assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
 
 
 @pytest.mark.parametrize("bands, photometric, extra", [(1, 1, []), (2, 1, [2]), (3, 2, []), (4, 2, [1]), (4, 2, [2])])
 @pytest.mark.parametrize("order", "<>")
-def test_a_tiff_of_colours_and_alpha_gives_its_colours(bands: int, photometric: int, extra: list[int], order: str):
+def test_a_tiff_of_colours_and_alpha_gives_its_colours(bands: int, photometric: int, extra: list[int], order: Any):
     samples = noise(4, 6, bands)
     if extra:
         samples[:, :, -1] = 255  # opaque, so that premultiplied colours are the colours

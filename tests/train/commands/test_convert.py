@@ -143,4 +143,4 @@ def test_images_of_one_colour_are_counted(tmp_path: Path, capsys) -> None:
     for number in (1, 2):
         Image.new("RGB", (30, 20), (9, 9, number)).save(tmp_path / f"plain-{number}.png")
     assert run(["convert", str(tmp_path), str(tmp_path / "out.beton")]) == 0
-    assert "2 images: all of its pixels have one colour" in capsys.readouterr().out
+    assert "2 images: all pixels have one colour" in capsys.readouterr().out
