@@ -11,13 +11,17 @@ import numpy.typing as npt
 
 from simsiam.pipeline.errors import MissingError, UsageError
 from simsiam.pipeline.paths import PathList, printable_path
-from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS
+from simsiam.pipeline.sources.endings import (
+    IMAGE_ENDINGS,
+    count_endings,
+    is_image_name,
+    named_endings,
+    warn_of_other_files,
+)
 from simsiam.pipeline.sources.image_folder import classes_and_labels
 from simsiam.pipeline.sources.imagenet_devkit import DEVKIT, read_ground_truth, refuse_devkit
-from simsiam.pipeline.sources.other_files import count_endings, tell_other_files
 from simsiam.pipeline.sources.split_names import refuse_splits_as_classes
 
-_ENDINGS = tuple(f".{ending}".encode() for ending in IMAGE_ENDINGS)
 _VALIDATION = re.compile(rb"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG")
 
 
@@ -28,11 +32,6 @@ class Images(NamedTuple):
     """Index of the member, ascending, (n,)."""
     broken: list[tuple[str, str]]
     """Name and reason of images that are skipped."""
-
-
-def is_image(name: bytes) -> bool:
-    """Return whether a member has an image's ending."""
-    return name.lower().endswith(_ENDINGS)
 
 
 def find_images(
@@ -62,22 +61,26 @@ def find_images(
     found, others = [], []
     for member, name in enumerate(names):
         if name.startswith(inside):
-            if is_image(name):
+            if is_image_name(name):
                 found.append(member)
             elif not name.endswith(used or (b"/",)):
                 others.append(name)
-    broken = [(printable_path(name), reason) for name, reason in refused if name.startswith(inside) and is_image(name)]
-    others += [name for name, _ in refused if name.startswith(inside) and not is_image(name)]
+    broken = [
+        (printable_path(name), reason) for name, reason in refused if name.startswith(inside) and is_image_name(name)
+    ]
+    others += [name for name, _ in refused if name.startswith(inside) and not is_image_name(name)]
     if not found and broken:
         raise UsageError(
             f"None of the {len(broken):,} images in {where} can be read; the first is {': '.join(broken[0])}."
         )
     if not found:
-        there = f"only {len(others):,} other files ({count_endings(others)})" if others else "no file at all"
+        there = (
+            f"only {len(others):,} other files ({named_endings(count_endings(others))})" if others else "no file at all"
+        )
         raise UsageError(
             f"There is no image in {where}, {there}; images are the files that end in {', '.join(IMAGE_ENDINGS)}."
         )
-    tell_other_files(others, where)
+    warn_of_other_files(count_endings(others), where)
     members = np.array(found, np.int64)
     replaced = _replaced(members, names, archive_of)
     broken += [(printable_path(names[member]), "another file of the same name follows") for member in replaced]

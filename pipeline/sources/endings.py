@@ -42,6 +42,15 @@ def count_endings(names: Iterable[bytes]) -> Counter[str]:
     return Counter(map(ending_of, names))
 
 
+def named_endings(endings: Mapping[str, int]) -> str:
+    """Return the number of files by ending in words, the most frequent first: `8 .txt, 4 .csv`."""
+    most = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count:,} {ending or 'without an ending'}" for ending, count in most[:_MOST_NAMED]]
+    if rest := sum(count for _, count in most[_MOST_NAMED:]):
+        named.append(f"{rest:,} of {len(most) - _MOST_NAMED} more endings")
+    return ", ".join(named)
+
+
 def warn_of_other_files(endings: Mapping[str, int], where: str, hidden: int = 0) -> None:
     """Warn of the files in `where` that aren't read, in one sentence: `12 files …: 8 .txt, 4 .csv`.
 
@@ -50,12 +59,8 @@ def warn_of_other_files(endings: Mapping[str, int], where: str, hidden: int = 0)
     """
     parts = []
     if total := sum(endings.values()):
-        most = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
-        named = [f"{count:,} {ending or 'without an ending'}" for ending, count in most[:_MOST_NAMED]]
-        if rest := sum(count for _, count in most[_MOST_NAMED:]):
-            named.append(f"{rest:,} of {len(most) - _MOST_NAMED} more endings")
         files = "file of another ending is" if total == 1 else "files of other endings are"
-        parts.append(f"{total:,} {files} not read: {', '.join(named)}")
+        parts.append(f"{total:,} {files} not read: {named_endings(endings)}")
     if hidden:
         parts.append(f"{hidden:,} hidden {'file or folder is' if hidden == 1 else 'files or folders are'} not read")
     if parts:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from simsiam.pipeline.sources.folder_walk import IMAGE_ENDINGS
+from simsiam.pipeline.sources.endings import IMAGE_ENDINGS
 from simsiam.pipeline.sources.tar_index import unpacker
 
 Kind = Literal["parquet", "tar", "zip", "other"]
