@@ -8,7 +8,7 @@ and PIXAR are textures; SGI, SUN, XBM and the like have endings that other files
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -21,7 +21,7 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM",
 
 
 @contextmanager
-def open_image(encoded: bytes | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def open_image(encoded: bytes | BinaryIO, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Open an image with Pillow, by its bytes or as a file whose header is read; pixels are decoded on first use.
 
     `formats` may name fewer of them. Of the bytes of a PNG, only those that matter for its pixels are read, see
