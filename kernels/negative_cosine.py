@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float = 1e-12) -> Tensor:
+def negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float = 1e-8) -> Tensor:
     """Return SimSiam's loss ½·D(p1, stopgrad(z2)) + ½·D(p2, stopgrad(z1)).
 
     D is the negative cosine of each row's pair, averaged over rows: arXiv 2011.10566 §3, eq. (1) for D and
@@ -19,7 +19,8 @@ def negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float =
         p2: Predictions for the second views, of the same shape.
         z1: Projections of the first views, of the same shape; no gradient flows to them.
         z2: Projections of the second views, likewise.
-        eps: Lower bound of a norm, as in `torch.nn.functional.normalize`; a row of zeros has cosine 0.
+        eps: Lower bound of each norm. The paper has none; this is where and how `torch.nn.CosineSimilarity` has it,
+            which the authors' code uses with its default, 1e-8. A row of zeros has cosine 0.
 
     Returns:
         A float32 scalar. Norms and products are float32 whatever the inputs are, autocast or not, and neither
@@ -41,7 +42,7 @@ def negative_cosine(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float =
     return negative_cosine_reference(p1, p2, z1, z2, eps)
 
 
-def negative_cosine_reference(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float = 1e-12) -> Tensor:
+def negative_cosine_reference(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, eps: float = 1e-8) -> Tensor:
     """Return `negative_cosine` by its definition, in plain PyTorch; the inputs are taken as checked."""
     return 0.5 * (_mean_negative_cosine(p1, z2.detach(), eps) + _mean_negative_cosine(p2, z1.detach(), eps))
 

@@ -96,6 +96,15 @@ def test_a_row_of_zeros_has_cosine_zero_and_a_finite_gradient() -> None:
     assert p1.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("norm", [3e-8, 3e-9], ids=["above eps", "below eps"])
+def test_short_rows_have_the_value_of_the_authors_cosine_similarity(norm: float) -> None:
+    p1, p2, z1, z2 = random_inputs()
+    p1 *= norm / p1.norm(dim=1, keepdim=True)
+    reference = torch.nn.CosineSimilarity(dim=1)
+    exact = -(reference(p1.double(), z2.double()).mean() + reference(p2.double(), z1.double()).mean()) / 2
+    assert negative_cosine(p1, p2, z1, z2).item() == pytest.approx(exact.item(), abs=1e-6)
+
+
 def test_eps_bounds_each_norm_as_in_normalize() -> None:
     p1, p2, z1, z2 = random_inputs()
     eps = 8.0

@@ -13,7 +13,7 @@ import torch
 
 from simsiam.model.prepare import prepare
 from simsiam.model.resnet import ResNet
-from simsiam.pipeline.errors import UsageError
+from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
 from simsiam.train.config import DeviceName
@@ -89,3 +89,13 @@ def check_labels(name: object, labels: npt.NDArray | torch.Tensor) -> None:
     """Raise UsageError when one of the `labels` of the images `name` is -1, no label."""
     if int(labels.min()) < 0:
         raise UsageError(f"Not every image of {name} has a label: put each class into a folder of its own.")
+
+
+def check_finite(name: object, vectors: torch.Tensor) -> None:
+    """Raise RunError when a feature, one of the `vectors` (n, d) of the images `name`, is NaN or infinite."""
+    bad = int((~vectors.isfinite().all(dim=1)).sum())
+    if bad:
+        raise RunError(
+            f"The features of {bad:,} of the {len(vectors):,} images of {name} aren't finite; the encoder"
+            " has diverged, or overflows in this precision."
+        )

@@ -10,7 +10,7 @@ import torch
 from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.config import DeviceName, KnnConfig
 from simsiam.train.evaluation.features import Features, extract_features
-from simsiam.train.evaluation.frozen import check_labels, open_frozen, open_labelled_pair
+from simsiam.train.evaluation.frozen import check_finite, check_labels, open_frozen, open_labelled_pair
 
 _CHUNK = 1024  # rows of the similarity matrix that are held at once
 
@@ -21,11 +21,12 @@ def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: flo
     The k nearest by cosine similarity s vote with weight exp(s / temperature), and the class with most votes wins (Wu
     et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). If there are
     fewer than k training images, all vote. Raises UsageError when either set is unlabelled, or a setting isn't positive
-    and finite.
+    and finite, and RunError when a feature isn't finite: such an encoder would be at chance without a word.
     """
     _check_votes(k, temperature)
-    check_labels("train", train.labels)
-    check_labels("test", test.labels)
+    for name, features in (("train", train), ("test", test)):
+        check_labels(name, features.labels)
+        check_finite(name, features.vectors)
     bank = torch.nn.functional.normalize(train.vectors, dim=1)
     queries = torch.nn.functional.normalize(test.vectors, dim=1)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -33,7 +34,8 @@ def knn_accuracy(train: Features, test: Features, k: int = 200, temperature: flo
     for chunk, labels in zip(queries.split(_CHUNK), test.labels.split(_CHUNK), strict=True):
         similarity, neighbour = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)
         votes = torch.zeros(len(chunk), classes)
-        votes.scatter_add_(1, train.labels[neighbour], ((similarity - 1) / temperature).exp())
+        # Relative to the nearest, or at a low temperature all weights would underflow to 0, and class 0 would win.
+        votes.scatter_add_(1, train.labels[neighbour], ((similarity - similarity[:, :1]) / temperature).exp())
         correct += int((votes.argmax(dim=1) == labels).sum())
     return correct / len(queries)
 

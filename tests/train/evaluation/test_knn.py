@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from simsiam.pipeline.errors import RunError
 from simsiam.train.evaluation import knn
 from simsiam.train.evaluation.features import Features
 from simsiam.train.evaluation.knn import evaluate_checkpoint, knn_accuracy
@@ -113,6 +114,16 @@ def test_votes_that_mean_nothing_are_refused(k: int, temperature: float) -> None
         evaluate_checkpoint(Path("none.pt"), Path("none"), Path("none"), k=k, temperature=temperature)
 
 
-def test_a_low_temperature_does_not_overflow() -> None:
-    features = Features(torch.eye(4), torch.arange(4))
-    assert knn_accuracy(features, features, 4, temperature=0.001) == 1.0
+@pytest.mark.parametrize("temperature", [1e-3, 1e-6, 1e-30])
+def test_at_a_low_temperature_the_nearest_decides(temperature: float) -> None:
+    bank = Features(torch.tensor([[1.0, 2.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([2, 1, 0]))
+    far = Features(torch.tensor([[-1.0, 0.2], [-2.0, -1.0]]), torch.tensor([2, 2]))  # cosines below 0
+    assert knn_accuracy(bank, far, 3, temperature) == 1.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_an_error(bad: float) -> None:
+    good, broken = (Features(torch.tensor([[1.0, 0.0], [value, 1.0]]), torch.arange(2)) for value in (2.0, bad))
+    for sets, name in (((good, broken), "test"), ((broken, good), "train")):
+        with pytest.raises(RunError, match=f"1 of the 2 images of {name}"):
+            knn_accuracy(*sets)
