@@ -50,9 +50,8 @@ def transform_of_run(config: Mapping[str, Any], size: int | None = None, short_s
     """Return the centre crop that a run evaluates with, by its configuration as a tree; sizes in pixels."""
     data = config["data"]
     size = int(data["size"]) if size is None else size
-    if short_side is None:
-        short_side = config["knn"]["short_side"] or default_short_side(size)
-    return CenterCrop(size, short_side, tuple(data["mean"]), tuple(data["std"]))
+    by_default = config["knn"]["short_side"] or default_short_side(size)
+    return CenterCrop(size, by_default if short_side is None else short_side, tuple(data["mean"]), tuple(data["std"]))
 
 
 def open_labelled_pair(train: Path, test: Path) -> tuple[Source, Source]:
