@@ -51,8 +51,8 @@ def transform_of_run(config: Mapping[str, Any], size: int | None = None, short_s
     """Return the centre crop that a run evaluates with, by its configuration as a tree; sizes in pixels."""
     data = config["data"]
     size = int(data["size"]) if size is None else size
-    resized = config["knn"]["short_side"] if short_side is None else short_side
-    return CenterCrop(size, resized or default_short_side(size), tuple(data["mean"]), tuple(data["std"]))
+    by_default = config["knn"]["short_side"] or default_short_side(size)
+    return CenterCrop(size, by_default if short_side is None else short_side, tuple(data["mean"]), tuple(data["std"]))
 
 
 class LabelledPair(NamedTuple):
