@@ -115,7 +115,8 @@ def _with_notes(message: str, error: BaseException) -> str:
     if isinstance(error, ForeignFileError):
         notes.append("simsiam convert SOURCE OUT.beton converts them.")
     if isinstance(error, ReportedError) and error.argument:
-        notes.append(f"the option is --{error.argument.replace('_', '-')}.")
+        name, equals, value = error.argument.partition("=")
+        notes.append(f"the option is --{name.replace('_', '-')}{equals}{value}.")
     return "; ".join([message.removesuffix("."), *notes]) if notes else message
 
 

@@ -208,6 +208,9 @@ class PretrainConfig:
     """Folder for everything the run writes; by default runs/RECIPE."""
     resume: str = "never"
     """`auto`: resume from the newest checkpoint in the run folder, if any; `never`; or a checkpoint or a run folder."""
+    init_from: Path | None = None
+    """Start a new run from the weights of this model: a run folder, a checkpoint, or another program's file of a
+    ResNet. Step, optimizer and schedule start anew."""
     epochs: int = 100
     """Epochs; the learning rate falls to 0 over them."""
     batch_size: int = 256
@@ -258,6 +261,10 @@ class PretrainConfig:
             raise UsageError(
                 f"recompute and compile {self.compile} exclude each other, since a compiled network decides itself what"
                 " it recomputes; choose one of them."
+            )
+        if self.init_from is not None and self.resume not in ("never", "auto"):
+            raise UsageError(
+                f"init_from {self.init_from} starts a new run, resume {self.resume} continues one; give one of them."
             )
         if self.batch_size < 2:
             raise UsageError(f"batch_size is {self.batch_size}; batch norm needs at least 2 images.")

@@ -110,6 +110,11 @@ class Learner:
         """Tell whether every weight and running statistic is finite. Waits for the device."""
         return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
 
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Replace weights and running statistics, by their names in the model's state; others stay as they are."""
+        unknown = self.model.load_state_dict(tensors, strict=False).unexpected_keys
+        assert not unknown, unknown
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a checkpoint holds; the tensors are live, not copies."""
         return {

@@ -13,6 +13,7 @@ from rich.console import Console
 from simsiam.pipeline.crops import CropLoader, Crops
 from simsiam.pipeline.errors import RunError, UsageError
 from simsiam.pipeline.loaders.open_loader import check_backend, choose_backend, open_loader
+from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
@@ -22,10 +23,12 @@ from simsiam.train.cuda_graph import check_cuda_graph
 from simsiam.train.distributed import World, join_world
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
 from simsiam.train.health import Unhealthy
+from simsiam.train.initial_weights import InitialWeights, read_initial_weights
 from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
-from simsiam.train.learner import VIEWS, Learner
+from simsiam.train.learner import VIEWS, Learner, build_model
 from simsiam.train.memory import explain_out_of_memory
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
+from simsiam.train.run.checkpoint import list_checkpoints
 from simsiam.train.run.folder import describe_images, open_run_folder, stop_job
 from simsiam.train.run.metrics import MetricsLog, NoLog, read_metrics, summarize
 from simsiam.train.run.record import Record
@@ -54,14 +57,17 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
         plan = _plan(config, source, world)
         check_backend(config.data.backend, plan)
         check_trackers(config)
+        initial = _initial_weights(config, default_run_dir)
         monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
         folder = world.from_first(
             lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source), world.job))
         )
         learner = Learner(config, arithmetic, world)
+        if initial and folder.state is None:
+            learner.load_weights(initial.tensors)
         run = held.enter_context(closing(TrainingRun(config, plan, folder, learner, world)))
         if world.first:
-            _announce(console, run, source, arithmetic, monitor)
+            _announce(console, run, source, arithmetic, monitor, initial)
         with (
             explain_out_of_memory(learner.model, config.batch_size, world.size),
             _open_loader(config, plan, arithmetic.device, workers, console) as loader,
@@ -153,6 +159,14 @@ def _images(config: PretrainConfig) -> Path:
     if config.data.path is None:
         raise UsageError("No images were named; give a folder of images or a .beton file.", argument="data.path")
     return config.data.path
+
+
+def _initial_weights(config: PretrainConfig, default_run_dir: Path) -> InitialWeights | None:
+    """Read the weights that a new run starts from; a run with checkpoints no longer needs them."""
+    run_dir = expand_home(config.run_dir or default_run_dir)
+    if config.init_from is None or list_checkpoints(run_dir / "checkpoints"):
+        return None
+    return read_initial_weights(config.init_from, build_model(config))
 
 
 def _plan(config: PretrainConfig, source: Source, world: World) -> CropPlan:
@@ -261,14 +275,21 @@ def _open_loader(
 
 
 def _announce(
-    console: Console, run: TrainingRun, source: Source, arithmetic: Arithmetic, monitor: KnnMonitor | None
+    console: Console,
+    run: TrainingRun,
+    source: Source,
+    arithmetic: Arithmetic,
+    monitor: KnnMonitor | None,
+    initial: InitialWeights | None,
 ) -> None:
     config, folder = run.config, run.folder
     rate = initial_learning_rate(config.optimizer.base_lr, config.batch_size)
     measured = [f"kNN monitor: {monitor.describe()}"] if monitor and monitor.wanted else []
+    started_from = [f"Initial weights: {initial.told}"] if initial and folder.state is None else []
     for line in (
         *image_lines(source, _images(config)),
         f"Model: {config.model.arch}, {config.model.stem} stem, {arithmetic.name} on {arithmetic.device}",
+        *started_from,
         *measured,
         f"Learning rate: {rate:g} = {config.optimizer.base_lr:g} × {config.batch_size} / 256",
         f"Run folder: {folder.path}" + (f", resumed from {folder.resumed_from.name}" if folder.resumed_from else ""),

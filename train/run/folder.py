@@ -164,25 +164,30 @@ def _find_state(
                 argument="run_dir",
             )
     if state is not None:
+        assert resumed_from is not None
+        run = resumed_from.parent.parent  # not `path`, which may be a new folder for the rest of that run
+        anew = f"to start a new run from its weights, give another folder and init_from {run}"
         differences = identity_differences(state["config"], to_tree(config))
         if differences:
             raise UsageError(
-                f"The run in {path} was started with other settings ({'; '.join(differences)}):"
-                " give the same ones to resume it, or another folder to start anew.",
-                argument="run_dir",
+                f"The run in {run} was started with other settings ({'; '.join(differences)}):"
+                f" give the same ones to resume it; {anew}.",
+                argument=f"init_from={run}",
             )
-        _refuse_other_images(state["images"], images, config, path)
+        _refuse_other_images(state["images"], images, config, run, anew)
     return state, resumed_from
 
 
-def _refuse_other_images(was: dict[str, Any], now: dict[str, Any], config: PretrainConfig, path: Path) -> None:
+def _refuse_other_images(
+    was: dict[str, Any], now: dict[str, Any], config: PretrainConfig, run: Path, anew: str
+) -> None:
     if was == now:
         return
     difference = f"{config.data.path} has {now['count']:,}"
     if was["count"] == now["count"]:
         difference = f"{config.data.path} has as many, but with other names, classes or sizes"
     raise UsageError(
-        f"The run in {path} was started on {was['count']:,} images, and {difference}:"
-        " give the same images to resume it, or another folder to start anew.",
-        argument="run_dir",
+        f"The run in {run} was started on {was['count']:,} images, and {difference}:"
+        f" give the same images to resume it; {anew}.",
+        argument=f"init_from={run}",
     )
