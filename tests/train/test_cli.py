@@ -83,7 +83,7 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("plot {run} --out {wrong}/curves.pdf", "give a name that ends in .png"),
         ("preview {images}/train --out {wrong}/views.jpg", "give a name that ends in .png"),
         ("convert {images}/train {wrong}/out.txt", "give a name that ends in .beton"),
-        ("plot {wrong}/empty", "{wrong}/empty is no run folder with a metrics.jsonl"),
+        ("plot {wrong}/empty", "{wrong}/empty is no run folder"),
         ("convert {images}/test {wrong}/new.beton --devkit {wrong}/empty", "ImageNet's validation tar alone; leave"),
         ("preview {wrong}/nowhere", "There is no folder or file {wrong}/nowhere"),
         ("preview {images}/train --count 100", "100 images can't be shown of 48"),
