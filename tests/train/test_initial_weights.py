@@ -100,7 +100,5 @@ def test_refusal_of_other_settings_names_the_way_that_exists(
     settings.write_text(yaml.safe_dump(to_tree(tiny_config(tmp_path / "new", "--epochs=4"))))
     assert cli.run(["pretrain", str(settings), f"--resume={tiny_run}"]) == 2
     said = capsys.readouterr().err
-    assert (
-        f"The run in {tiny_run} was started with other settings" in said and "new" not in said.partition("init_from")[0]
-    )
+    assert f"The run in {tiny_run} was started with other settings" in said and str(tmp_path / "new") not in said
     assert cli.run(["pretrain", str(settings), f"--resume={tiny_run}", f"--init-from={tiny_run}"]) == 2
