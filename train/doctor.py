@@ -2,12 +2,11 @@
 
 import importlib.util
 import io
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from PIL import Image
 from rich.console import Console
@@ -17,22 +16,26 @@ from simsiam.pipeline.augmentation import Augmentation
 from simsiam.pipeline.crops import BACKENDS, Backend
 from simsiam.pipeline.errors import RunError
 from simsiam.pipeline.loaders.open_loader import open_loader
+from simsiam.pipeline.worker_count import available_cores
+from simsiam.train.config import CheckpointConfig
 from simsiam.train.environment import describe_environment
+from simsiam.train.machine import (
+    Finding,
+    describe_cores,
+    find_caches,
+    find_compiler,
+    find_disk,
+    find_open_files,
+    find_shared_memory,
+)
 
-_ENOUGH_SHARED_MEMORY = 2**30  # some 256-image batches of 224-pixel crops (77 MB each) in flight
+# A usual run: a ResNet-50, whose SimSiam has 38.2 million weights, each with its momentum in float32.
+_IMAGES, _SIZE, _CHECKPOINT_BYTES = 256, 224, 38_200_000 * 8
 _HOW_TO_GET = {
     "ffcv": "in a clone of the project, as root: make install",
     "dali": "pip install nvidia-dali-cuda130 (with an older driver: nvidia-dali-cuda120)",
 }
 _SYMBOLS = {"ok": "[green]ok     [/]", "missing": "[yellow]missing[/]", "problem": "[red]problem[/]"}
-
-
-class Finding(NamedTuple):
-    """One line of the report."""
-
-    state: Literal["ok", "missing", "problem"]
-    what: str
-    advice: str = ""
 
 
 def examine() -> list[Finding]:
@@ -64,7 +67,7 @@ def _software(environment: dict[str, Any]) -> Iterator[Finding]:
 def _devices(environment: dict[str, Any]) -> Iterator[Finding]:
     import torch
 
-    yield Finding("ok", f"CPU: {environment['cpu']}, {environment['cores']} cores for this program")
+    yield describe_cores(environment["cpu"])
     for gpu in environment["gpus"]:
         yield Finding("ok", f"GPU: {gpu['name']}, {gpu['memory_gib']} GiB, CUDA {environment['cuda']}")
     if not environment["gpus"]:
@@ -118,16 +121,10 @@ def take_one_batch(backend: Backend, device: str) -> None:
 
 
 def _machine(environment: dict[str, Any]) -> Iterator[Finding]:
-    free = environment["shared_memory_bytes"]
-    if free is not None:
-        enough = free >= _ENOUGH_SHARED_MEMORY
-        advice = "" if enough else "start the container with --shm-size=8g, or train with data.workers 0"
-        yield Finding(
-            "ok" if enough else "problem",
-            f"/dev/shm: {free / 2**30:.1f} GiB free for loader processes",
-            advice,
-        )
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    writable = os.access(next(path for path in (cache, *cache.parents) if path.exists()), os.W_OK)
-    advice = "" if writable else "set XDG_CACHE_HOME to a writable folder, or folders are scanned again each time"
-    yield Finding("ok" if writable else "missing", f"Cache of folder scans: {cache / 'simsiam'}", advice)
+    device, workers = "cuda" if environment["gpus"] else "cpu", available_cores()
+    yield find_compiler(device)
+    if (memory := find_shared_memory(_IMAGES, _SIZE, workers)) is not None:
+        yield memory
+    yield find_open_files(workers)
+    yield from find_caches(device)
+    yield find_disk(Path("runs"), _CHECKPOINT_BYTES, CheckpointConfig().keep)

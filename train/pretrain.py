@@ -26,6 +26,7 @@ from simsiam.train.health import Unhealthy
 from simsiam.train.initial_weights import InitialWeights, read_initial_weights
 from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
 from simsiam.train.learner import VIEWS, Learner, build_model
+from simsiam.train.machine import find_compiler, find_disk, find_open_files, require, warn_of
 from simsiam.train.memory import explain_out_of_memory
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
 from simsiam.train.run.checkpoint import list_checkpoints
@@ -67,10 +68,11 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
             learner.load_weights(initial.tensors)
         run = held.enter_context(closing(TrainingRun(config, plan, folder, learner, world)))
         if world.first:
+            _check_disk(config, folder.path, learner)
             _announce(console, run, source, arithmetic, monitor, initial)
         with (
             explain_out_of_memory(learner.model, config.batch_size, world.size),
-            _open_loader(config, plan, arithmetic.device, workers, console) as loader,
+            _open_loader(config, plan, arithmetic.device, workers, world, console) as loader,
             closing(_open_log(config, run, world)) as log,
             TrainingConsole(console, run.step, run.last_step, config.model.projection_dim**-0.5) as live,
             StopSignals() as signals,
@@ -147,11 +149,14 @@ def _settle(config: PretrainConfig, world: World) -> tuple[Arithmetic, int]:
             " each needs at least 2 images."
         )
     arithmetic = choose_arithmetic(open_device(config.device), config.precision)
+    if config.compile != "off" or arithmetic.device.type == "cuda":
+        require(find_compiler(arithmetic.device.type))
     check_cuda_graph(config, arithmetic.device, world.size)
     _make_deterministic(config.deterministic)
     workers = worker_count(config.data.workers)
     if config.data.workers is None:
         workers = max(1, workers // world.local_size)
+    warn_of(find_open_files(workers))
     return arithmetic, workers
 
 
@@ -167,6 +172,15 @@ def _initial_weights(config: PretrainConfig, default_run_dir: Path) -> InitialWe
     if config.init_from is None or list_checkpoints(run_dir / "checkpoints"):
         return None
     return read_initial_weights(config.init_from, build_model(config))
+
+
+def _check_disk(config: PretrainConfig, run_dir: Path, learner: Learner) -> None:
+    """Refuse a disk without room for the checkpoint and the one that replaces it; warn of one that will be full."""
+    weights = sum(weight.numel() * weight.element_size() for weight in learner.model.parameters())
+    checkpoint_bytes = 2 * weights  # each weight has its momentum
+    there = len(list_checkpoints(run_dir / "checkpoints"))
+    require(find_disk(run_dir, checkpoint_bytes, keep=max(0, 1 - there)))
+    warn_of(find_disk(run_dir, checkpoint_bytes, keep=max(0, config.checkpoint.keep - there)))
 
 
 def _plan(config: PretrainConfig, source: Source, world: World) -> CropPlan:
@@ -263,15 +277,15 @@ def _make_deterministic(deterministic: bool) -> None:
 
 
 def _open_loader(
-    config: PretrainConfig, plan: CropPlan, device: torch.device, workers: int, console: Console
+    config: PretrainConfig, plan: CropPlan, device: torch.device, workers: int, world: World, console: Console
 ) -> CropLoader:
     backend = config.data.backend
     if backend == "auto":
         backend, reason = choose_backend(plan, device)
         console.print(f"Loader backend: {backend}, since {reason}.", highlight=False, soft_wrap=True)
     with show_progress(console, "Opening the loader", "images") as progress:
-        options = {"hw_decoder_load": config.data.hw_decoder_load} if backend == "dali" else {}
-        return open_loader(backend, plan, device, workers, progress, **options)
+        options = {"dali": {"hw_decoder_load": config.data.hw_decoder_load}, "torch": {"processes": world.local_size}}
+        return open_loader(backend, plan, device, workers, progress, **options.get(backend, {}))
 
 
 def _announce(

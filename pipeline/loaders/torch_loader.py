@@ -39,12 +39,18 @@ class TorchLoader(CropLoader):
     """
 
     def __init__(
-        self, plan: CropPlan, device: torch.device, workers: int = 0, progress: Progress | None = None
+        self,
+        plan: CropPlan,
+        device: torch.device,
+        workers: int = 0,
+        progress: Progress | None = None,
+        processes: int = 1,
     ) -> None:
+        """Open the loader; `processes` of this machine, each with as many workers, share its memory."""
         self._plan = plan
         self._copy = DeviceCopy(device)
-        if (fitting := workers_that_fit(plan, workers)) < workers:
-            warnings.warn(f"{too_little(plan, workers)}; {_how_many(fitting)}", stacklevel=2)
+        if (fitting := workers_that_fit(plan, workers, processes)) < workers:
+            warnings.warn(f"{too_little(plan, workers, processes)}; {_how_many(fitting)}", stacklevel=2)
             workers = fitting
         # The sample that each worker is reading, in memory shared with it, so that it can be read after its death.
         self._reading = torch.full((max(workers, 1),), -1, dtype=torch.int64).share_memory_()

@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from simsiam.pipeline.errors import ForeignFileError
+from simsiam.pipeline.errors import ForeignFileError, UsageError
 from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Source
@@ -44,5 +44,5 @@ def _open_beton(file: Path) -> Source:
         if (kind := file_kind(file)) != "other":
             raise ForeignFileError(f"{file} is a {kind} file; convert it to a .beton file first.") from None
         if what := describe_other(file):
-            raise ForeignFileError(f"{file} {what}.") from None
+            raise UsageError(f"{file} {what}.") from None
         raise

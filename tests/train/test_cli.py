@@ -53,7 +53,7 @@ def wrong(tmp_path: Path, tiny_images: Path) -> Path:
         ("pretrain custom --data.path {wrong}/texts", "only 1 other files; images are the files that end in"),
         ("pretrain custom --data.path {wrong}/broken", "None of the 1 images in {wrong}/broken can be read"),
         ("pretrain custom --data.path {wrong}/notes.txt", "{wrong}/notes.txt is no .beton file"),
-        ("pretrain custom --data.path {wrong}/single.jpg", "{wrong}/single.jpg is no .beton file"),
+        ("pretrain custom --data.path {wrong}/single.jpg", "{wrong}/single.jpg is a single image"),
         ("pretrain custom --data.path {wrong}/cut.beton", "{wrong}/cut.beton"),
         ("pretrain custom --data.path {images}/train", "The batch size 256 is larger than the 48 images there are"),
         ("pretrain custom --data.path {images}/train --batch-size 8 --run-dir {run}", "{run} is already in use"),

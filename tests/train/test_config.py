@@ -146,7 +146,7 @@ def test_mistake_on_the_command_line_is_told_with_the_option(options: str, said:
         (lambda: HealthConfig(collapse_std=math.nan), "health.collapse_std is nan; give a share"),
         (lambda: HealthConfig(collapse_loss=1), "health.collapse_loss is 1; give a loss from -1 to 0"),
         (lambda: HealthConfig(collapse_steps=0), "health.collapse_steps is 0; give 1 or more"),
-        (lambda: Augmentation(crop_scale=(1.0, 0.2)), "augmentation.crop_scale is 1.0, 0.2; give two positive numbers"),
+        (lambda: Augmentation(crop_scale=(1.0, 0.2)), "augmentation.crop_scale is 1.0, 0.2; give two positive"),
     ],
 )
 def test_setting_that_cannot_work_is_refused(make, said: str) -> None:

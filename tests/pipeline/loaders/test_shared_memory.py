@@ -14,6 +14,10 @@ from simsiam.pipeline.sources.image_folder import ImageFolder
 CPU = torch.device("cpu")
 
 
+def needed(plan: CropPlan, workers: int) -> int:
+    return shared_bytes(workers, plan.batch_size, plan.crop_size)
+
+
 @pytest.fixture
 def plan(pictures: ImageFolder) -> CropPlan:
     return CropPlan(pictures, Augmentation(), crop_size=8, batch_size=3)
@@ -22,7 +26,7 @@ def plan(pictures: ImageFolder) -> CropPlan:
 def test_bytes_are_those_of_the_crops_in_flight(plan: CropPlan) -> None:
     _, draws = plan.step(0, 0)
     bytes_a_step = 3 * 2 * 8 * 8 * 3 + sum(part.nbytes for part in draws) + 3 * (8 + 8)  # pixels, draws, index, label
-    assert [shared_bytes(plan, workers) for workers in (0, 1, 3)] == [0, 4 * bytes_a_step, 8 * bytes_a_step]
+    assert [needed(plan, workers) for workers in (0, 1, 3)] == [0, 4 * bytes_a_step, 8 * bytes_a_step]
 
 
 def test_free_space_is_known_or_there_is_no_such_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,10 +37,10 @@ def test_free_space_is_known_or_there_is_no_such_folder(monkeypatch: pytest.Monk
 
 
 def test_workers_are_as_many_as_fit(plan: CropPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    for free, fitting in ((shared_bytes(plan, 3), 3), (shared_bytes(plan, 3) - 1, 2), (100, 0), (None, 8)):
+    for free, fitting in ((needed(plan, 3), 3), (needed(plan, 3) - 1, 2), (100, 0), (None, 8)):
         monkeypatch.setattr(shared_memory, "free_shared_memory", lambda free=free: free)
         assert workers_that_fit(plan, 8) == fitting
-    monkeypatch.setattr(shared_memory, "free_shared_memory", lambda: shared_bytes(plan, 4))
+    monkeypatch.setattr(shared_memory, "free_shared_memory", lambda: needed(plan, 4))
     assert workers_that_fit(plan, 8, processes=2) == 1
 
 
@@ -46,7 +50,7 @@ def test_too_little_shared_memory_is_told_and_fewer_workers_give_the_same_crops(
 ) -> None:
     with TorchLoader(plan, CPU) as loader:
         expected = [crops.pixels for crops in loader.epoch(0)]
-    monkeypatch.setattr(shared_memory, "free_shared_memory", lambda: shared_bytes(plan, room_for))
+    monkeypatch.setattr(shared_memory, "free_shared_memory", lambda: needed(plan, room_for))
     with pytest.warns(UserWarning, match=f"3 loader processes.*--shm-size=1g.*{said}"):
         loader = TorchLoader(plan, CPU, workers=3)
     with loader:

@@ -44,7 +44,7 @@ def test_rows_of_steps_take_turns_and_are_compared_with_the_baseline(
         ({}, {"rounds": 0}, "rounds is 0; give a positive number"),
         ({"precision": "tf32"}, {}, "tf32"),
         ({"device": "cuda"}, {}, "cuda"),
-        ({"cuda_graph": True}, {}, "cuda.graph"),
+        ({"cuda_graph": True}, {}, "CUDA graph"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_starts(
