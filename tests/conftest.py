@@ -20,6 +20,14 @@ _CUDNN = {name: getattr(torch.backends.cudnn, name) for name in ("allow_tf32", "
 _ENVIRONMENT = dict(os.environ)
 
 
+# Files that take longest, by far: they start first, so that no process of pytest-xdist is left alone with one.
+_SLOWEST = ("test_torchrun.py", "test_pretrain_resume.py", "test_step.py", "test_reference_training.py", "test_loss.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _SLOWEST)
+
+
 def restore_settings() -> None:
     """Restore what the training and FFCV set for the whole process, and seed the global generators."""
     torch.set_num_threads(_THREADS)
