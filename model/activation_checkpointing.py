@@ -1,4 +1,4 @@
-"""A ResNet → the same ResNet that keeps less for its backward pass, and works the rest out again there."""
+"""Activation checkpointing for ResNet: keep each block's input, recompute the block in the backward pass."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -105,18 +105,23 @@ def _told(error: Exception) -> tuple[str, int] | None:
         return f"{error.filename}: {reason}" if error.filename else reason, FAILED
     torch = sys.modules.get("torch")  # not imported for this check alone
     if torch and isinstance(error, torch.OutOfMemoryError):
-        return "The GPU's memory is too small for this; give a smaller --batch-size.", FAILED
+        return "The GPU's memory is too small for this.", FAILED
     return None
 
 
 def _with_notes(message: str, error: BaseException) -> str:
     """Return the message, the notes added to the error, and the command or the option that would help, if one would."""
+    from simsiam.train.terminal.arguments import option_for
+
     notes = list(getattr(error, "__notes__", []))
     if isinstance(error, ForeignFileError):
         notes.append("simsiam convert SOURCE OUT.beton converts them.")
-    if isinstance(error, ReportedError) and error.argument:
-        name, equals, value = error.argument.partition("=")
-        notes.append(f"the option is --{name.replace('_', '-')}{equals}{value}.")
+    argument = error.argument if isinstance(error, ReportedError) else None
+    torch = sys.modules.get("torch")
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        argument = "batch_size"
+    if option := option_for(argument):
+        notes.append(f"the option is {option}.")
     return "; ".join([message.removesuffix("."), *notes]) if notes else message
 
 

@@ -146,7 +146,7 @@ def join_world(device: DeviceName) -> Iterator[World]:
     launch = read_launch()
     if launch.size == 1:
         # torchrun may have started a job of one process, or one that has lost the others.
-        yield World(job=_meet(launch).job if launch.by_torchrun else None)
+        yield World(job=_meet(launch).job if launch.torchrun_id is not None else None)
         return
     on_gpus = device != "cpu" and torch.cuda.is_available()
     if on_gpus:
@@ -187,4 +187,4 @@ def _end_at_once() -> None:
 
 def _meet(launch: Launch) -> Meeting:
     store, _, _ = next(rendezvous(launch.meeting_point, launch.rank, launch.size, timeout=_PATIENCE))
-    return meet(store, launch.rank, launch.size, _PATIENCE)
+    return meet(store, launch.rank, launch.size, _PATIENCE, launch.torchrun_id or "")

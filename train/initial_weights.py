@@ -53,9 +53,7 @@ def read_initial_weights(path: Path, model: SimSiam) -> InitialWeights:
     if isinstance(state, Mapping) and {"model", "config", "step"} <= state.keys():
         return _of_a_run(path, model)
     try:
-        if not isinstance(state, Mapping):
-            raise ValueError(f"it holds a {type(state).__name__}, and no tensors by name")
-        found = find_encoder_weights(state, model.encoder)
+        found = find_encoder_weights(state if isinstance(state, Mapping) else {}, model.encoder)
     except ValueError as error:
         raise UsageError(f"{path} has no weights for this encoder: {error}.", argument="init_from") from None
     unused = f", without {', '.join(found.unused)}" if found.unused else ""

@@ -32,8 +32,8 @@ class Launch:
     """Number of processes of this machine."""
     meeting_point: str = "env://"
     """URL at which the processes find each other, for `torch.distributed.rendezvous`."""
-    by_torchrun: bool = False
-    """Whether torchrun restarts the processes."""
+    torchrun_id: str | None = None
+    """torchrun's name of the job, whose processes it restarts; None if another launcher started them."""
 
 
 def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
@@ -46,7 +46,7 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     """
     if any(name in environment for name in (*_GLOBAL, *_LOCAL)):
         return _read_ranks(environment)
-    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    if environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         return _read_slurm(environment)
     return Launch()
 
@@ -78,7 +78,7 @@ def _read_ranks(environment: Mapping[str, str]) -> Launch:
         numbers["WORLD_SIZE"],
         numbers.get("LOCAL_RANK", 0),
         numbers.get("LOCAL_WORLD_SIZE", 1),
-        by_torchrun="TORCHELASTIC_RUN_ID" in environment,
+        torchrun_id=environment.get("TORCHELASTIC_RUN_ID"),
     )
     fits = launch.rank < launch.size and launch.local_rank < launch.local_size <= launch.size
     if not fits or launch.local_rank > launch.rank:
@@ -94,15 +94,16 @@ def _read_slurm(environment: Mapping[str, str]) -> Launch:
             f" {' and no '.join(missing)}; start the processes by srun, or, to train in this one alone, unset"
             " SLURM_STEP_NUM_TASKS."
         )
+    numbers = {name: _number(name, environment[name]) for name in names[:3]}
     host = environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"])
     # Two steps of one job, or two jobs on one machine, should not meet each other.
     step = int(environment.get("SLURM_JOB_ID", 0)) * 10 + int(environment.get("SLURM_STEP_ID", 0))
     port = environment.get("MASTER_PORT") or _FIRST_PORT + step % _PORTS
     return Launch(
-        int(environment["SLURM_PROCID"]),
-        int(environment["SLURM_STEP_NUM_TASKS"]),
-        int(environment["SLURM_LOCALID"]),
-        _tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"])[int(environment["SLURM_NODEID"])],
+        numbers["SLURM_PROCID"],
+        _number("SLURM_STEP_NUM_TASKS", environment["SLURM_STEP_NUM_TASKS"]),
+        numbers["SLURM_LOCALID"],
+        _tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"])[numbers["SLURM_NODEID"]],
         f"tcp://{host}:{port}",
     )
 

@@ -1,4 +1,4 @@
-"""Machine: what a run needs of it beside its packages. The start of a run and `doctor` ask by the same code."""
+"""Machine: what a run needs besides packages. The start of a run and `doctor` ask by the same code."""
 
 import os
 import resource
@@ -66,19 +66,28 @@ def find_shared_memory(images: int, size: int, workers: int) -> Finding | None:
 
 
 def find_open_files(workers: int) -> Finding:
-    """Raise the soft limit of open files as far as `workers` loader processes need it, and say what it is.
+    """Compare the limit of open files, up to which a run may raise its own, with what `workers` processes need."""
+    needed, (_, hard) = _open_files(workers), resource.getrlimit(resource.RLIMIT_NOFILE)
+    what = f"Open files: {hard if hard != resource.RLIM_INFINITY else 'any number'} allowed, {needed} needed"
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        return Finding("ok", what)
+    return Finding(
+        "problem", what, f"raise the limit: ulimit -Hn {needed} as root, or docker run --ulimit nofile={needed}"
+    )
 
-    Each tensor on its way from a process is an open file: ten for a step.
-    """
-    needed = 256 + 10 * (STEPS_AHEAD * workers + 2) + 8 * workers
+
+def raise_open_files(workers: int) -> None:
+    """Raise this process's limit of open files as far as it may, if `workers` loader processes need it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _open_files(workers)
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return Finding("ok", f"Open files: {soft if soft >= 0 else 'any number'}, of which {needed} are needed")
-    advice = f"raise the limit: ulimit -Hn {needed} as root, or docker run --ulimit nofile={needed}"
-    return Finding("problem", f"Open files: {soft}; {workers} loader processes need {needed}", advice)
+
+
+def _open_files(workers: int) -> int:
+    # Each tensor on its way from a process is an open file, ten for a step; pipes; and the program's own.
+    return 10 * (STEPS_AHEAD * workers + 2) + 8 * workers + 256
 
 
 def find_caches(device_type: str) -> Iterator[Finding]:

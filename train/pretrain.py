@@ -26,7 +26,7 @@ from simsiam.train.health import Unhealthy
 from simsiam.train.initial_weights import InitialWeights, read_initial_weights
 from simsiam.train.interruption import Interrupted, StopSignals, stopping_at_once
 from simsiam.train.learner import VIEWS, Learner, build_model
-from simsiam.train.machine import find_compiler, find_disk, find_open_files, require, warn_of
+from simsiam.train.machine import find_compiler, find_disk, find_open_files, raise_open_files, require, warn_of
 from simsiam.train.memory import explain_out_of_memory
 from simsiam.train.precision import Arithmetic, choose_arithmetic, open_device
 from simsiam.train.run.checkpoint import list_checkpoints
@@ -60,15 +60,15 @@ def pretrain(config: PretrainConfig, default_run_dir: Path, console: Console) ->
         check_trackers(config)
         initial = _initial_weights(config, default_run_dir)
         monitor = KnnMonitor(config, arithmetic, workers) if world.first else None
+        learner = Learner(config, arithmetic, world)
+        _check_disk(config, default_run_dir, learner)
         folder = world.from_first(
             lambda: held.enter_context(open_run_folder(config, default_run_dir, describe_images(source), world.job))
         )
-        learner = Learner(config, arithmetic, world)
         if initial and folder.state is None:
             learner.load_weights(initial.tensors)
         run = held.enter_context(closing(TrainingRun(config, plan, folder, learner, world)))
         if world.first:
-            _check_disk(config, folder.path, learner)
             _announce(console, run, source, arithmetic, monitor, initial)
         with (
             explain_out_of_memory(learner.model, config.batch_size, world.size),
@@ -102,32 +102,32 @@ def _train(
     watch: StallWatch,
     monitor: KnnMonitor | None,
 ) -> None:
-    """Take the steps of the run that are left. Where the host waits for the device is said; elsewhere it does not."""
-    _measure_knn_if_due(run, monitor, log, live, signals)  # also where a run was killed between saving and measuring
+    """Take the steps of the run that are left. Every wait, for device, loader, disk or processes, has a comment."""
+    # Waits for the device; also where a run was killed between saving and measuring.
+    _measure_knn_if_due(run, monitor, log, live, signals)
     run.window.start_clock()
     while not run.done:
         learner.set_learning_rate(run.epoch)
         batches = loader.epoch(run.epoch, first_step=run.step_in_epoch)  # a resumed run starts inside an epoch
-        for crops, wait_seconds in _timed(batches, watch):
+        for crops, wait_seconds in _timed(batches, watch):  # waits for the loader
             output = learner.step(crops)
             run.count(output, wait_seconds, loader.replaced)
             live.step(run.step)
             if run.due_to_log() and (record := run.record()):  # waits for the device
                 log.write(record)
                 live.record(record)
-            # A signal lets the running step finish; a kill costs at most the steps since the last save.
+            # A signal lets the running step finish; a kill costs at most the steps since the last save. Processes learn
+            # each other's answer to the step before, so that none waits for it.
             request = world.agree(signals.received or run.ask_to_save())
             if run.due_to_save() or request:
                 run.save(wait=run.done or request > SAVE)  # waits for the device, and for the disk at the end
             if request > SAVE:
-                if world.first:
-                    report_run(run.folder.path)
-                raise Interrupted(request, run.folder.path)
+                _stop(run, world, request)
             if run.done:
                 break
         _measure_knn_if_due(run, monitor, log, live, signals)  # waits for the device
     if (request := world.agree(signals.received or 0)) > SAVE:  # after the last step, which has been saved
-        raise Interrupted(request, run.folder.path)
+        _stop(run, world, request)
 
 
 def _stop_without_a_step(run: TrainingRun, world: World, signals: StopSignals) -> NoReturn:
@@ -136,8 +136,14 @@ def _stop_without_a_step(run: TrainingRun, world: World, signals: StopSignals) -
     if world.size > 1:
         raise RunError(f"{signals.name} came while no images did; resume from the newest checkpoint.")
     run.save(wait=True)
-    report_run(run.folder.path)
-    raise Interrupted(signals.received, run.folder.path)
+    _stop(run, world, signals.received)
+
+
+def _stop(run: TrainingRun, world: World, request: int) -> NoReturn:
+    """End a run that has been saved, since the signal `request` asks for it."""
+    if world.first:
+        report_run(run.folder.path)
+    raise Interrupted(request, run.folder.path)
 
 
 def _settle(config: PretrainConfig, world: World) -> tuple[Arithmetic, int]:
@@ -157,6 +163,7 @@ def _settle(config: PretrainConfig, world: World) -> tuple[Arithmetic, int]:
     if config.data.workers is None:
         workers = max(1, workers // world.local_size)
     warn_of(find_open_files(workers))
+    raise_open_files(workers)
     return arithmetic, workers
 
 
@@ -174,10 +181,11 @@ def _initial_weights(config: PretrainConfig, default_run_dir: Path) -> InitialWe
     return read_initial_weights(config.init_from, build_model(config))
 
 
-def _check_disk(config: PretrainConfig, run_dir: Path, learner: Learner) -> None:
+def _check_disk(config: PretrainConfig, default_run_dir: Path, learner: Learner) -> None:
     """Refuse a disk without room for the checkpoint and the one that replaces it; warn of one that will be full."""
     weights = sum(weight.numel() * weight.element_size() for weight in learner.model.parameters())
     checkpoint_bytes = 2 * weights  # each weight has its momentum
+    run_dir = expand_home(config.run_dir or default_run_dir)
     there = len(list_checkpoints(run_dir / "checkpoints"))
     require(find_disk(run_dir, checkpoint_bytes, keep=max(0, 1 - there)))
     warn_of(find_disk(run_dir, checkpoint_bytes, keep=max(0, config.checkpoint.keep - there)))

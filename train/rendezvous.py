@@ -1,6 +1,5 @@
 """Rendezvous: gives each start of the processes its own prefix in torchrun's store, and all starts one job name."""
 
-import os
 import time
 from datetime import timedelta
 from typing import NamedTuple
@@ -24,7 +23,7 @@ class Meeting(NamedTuple):
     """The same in all processes, and after restarts, for which torchrun keeps its store by default."""
 
 
-def meet(store: Store, rank: int, size: int, patience: timedelta) -> Meeting:
+def meet(store: Store, rank: int, size: int, patience: timedelta, job: str = "") -> Meeting:
     """Wait until all `size` processes of this start are there.
 
     torchrun keeps one store over its restarts, but PyTorch (2.14: `_create_c10d_store`) assumes a new one: a process
@@ -34,7 +33,7 @@ def meet(store: Store, rank: int, size: int, patience: timedelta) -> Meeting:
 
     Raises RunError if a process is missing after `patience`.
     """
-    prefix = f"simsiam/{os.environ.get('TORCHELASTIC_RUN_ID', '')}"
+    prefix = f"simsiam/{job}"
     last = time.monotonic() + patience.total_seconds()
     start, job = _gather(store, prefix, size, last) if rank == 0 else _ask(store, prefix, rank, last)
     return Meeting(PrefixStore(f"{prefix}/{start}", store), job)

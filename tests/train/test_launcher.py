@@ -25,11 +25,11 @@ SLURM = {
         ({}, Launch()),
         (ADDRESS, Launch()),  # many shells have it for something else
         ({"RANK": "0", "WORLD_SIZE": "1"}, Launch()),
-        (TORCHRUN | ADDRESS, Launch(5, 8, 1, 4, by_torchrun=True)),
+        (TORCHRUN | ADDRESS, Launch(5, 8, 1, 4, torchrun_id="none")),
         (KUBEFLOW | ADDRESS, Launch(2, 3)),
         (SLURM, Launch(9, 11, 1, 3, "tcp://gpu03:22341")),
         (SLURM | ADDRESS, Launch(9, 11, 1, 3, "tcp://first:29500")),
-        (SLURM | TORCHRUN | ADDRESS, Launch(5, 8, 1, 4, by_torchrun=True)),  # srun starts torchrun on each machine
+        (SLURM | TORCHRUN | ADDRESS, Launch(5, 8, 1, 4, torchrun_id="none")),  # srun starts torchrun on each machine
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Launch()),  # a batch script, outside any step
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, Launch()),
     ],

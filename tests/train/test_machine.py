@@ -14,6 +14,7 @@ from simsiam.train.machine import (
     find_disk,
     find_open_files,
     find_shared_memory,
+    raise_open_files,
     require,
     warn_of,
 )
@@ -63,10 +64,11 @@ def test_limit_of_open_files_is_raised_as_far_as_it_may(monkeypatch: pytest.Monk
     limits = [1024, 4096]
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.__setitem__(slice(None), new))
-    assert find_open_files(2).state == "ok" and limits == [1024, 4096]
-    assert find_open_files(64).state == "ok" and limits[0] == 256 + 10 * 130 + 8 * 64
-    found = find_open_files(500)
-    assert (found.state, limits[0]) == ("problem", 4096) and "ulimit" in found.advice
+    for workers, state, soft in ((2, "ok", 1024), (64, "ok", 256 + 10 * 130 + 8 * 64), (500, "problem", 4096)):
+        assert find_open_files(workers).state == state
+        raise_open_files(workers)
+        assert limits == [soft, 4096]
+    assert "ulimit" in find_open_files(500).advice
     limits[:] = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
     assert find_open_files(500).state == "ok"
 

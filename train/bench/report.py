@@ -61,7 +61,7 @@ def print_convert_results(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
-def print_step_results(results: Sequence[Result], console: Console) -> None:
+def print_step_and_train_results(results: Sequence[Result], console: Console) -> None:
     """Show the rows of `simsiam bench step` or `bench train`: how fast they are, then where the time goes."""
     with_ceiling, with_baseline = ("percent_of_synthetic" in results[0]), ("times_baseline" in results[0])
     on_gpu = "percent_of_memory_bound" in results[0]

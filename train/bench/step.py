@@ -1,6 +1,6 @@
 """`simsiam bench step`: images per second of training steps on crops that are ready on the device.
 
-What a result holds, and how it is computed: `step_results.py`.
+What a result holds, and how it is computed: `step_and_train_results.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ from typing import get_args
 from simsiam.train.bench.pinned_process import PinnedProcess
 from simsiam.train.bench.rates import Result
 from simsiam.train.bench.rows import StepRowName, check_names
+from simsiam.train.bench.step_and_train_results import measure_rows, seconds_of_round
 from simsiam.train.bench.step_contenders import StepSettings
-from simsiam.train.bench.step_results import measure_rows, seconds_of_round
 from simsiam.train.bench.turns import StartRow
 from simsiam.train.config import PretrainConfig
 
@@ -33,7 +33,7 @@ def bench_steps(
     `config` holds model, size of the views, batch, precision, compilation and device. Each row has a process of its
     own, on all cores that this program may use, and is idle while another one is measured. `trace` is a file for a
     trace of the first row's steps; for `product_side` see `measure_products`. `say` is told what is measured now;
-    `start_row` starts the process of a row. See `step_results.step_results_of` for what is returned.
+    `start_row` starts the process of a row. See `results_of_steps` for what is returned.
 
     Raises UsageError for settings that can't work; RunError if a row's process dies or runs out of memory.
     """

@@ -1,8 +1,8 @@
 """`simsiam bench train`: images per second of whole trainings, from a source's images to updated weights.
 
 `wait_percent` of a row is the share of its measured time in which the step waited for the loader's next batch:
-100 × Σ wait seconds / Σ seconds of its windows. `step_row` takes the times; `step_results` computes this and all else
-that a result holds.
+100 × Σ wait seconds / Σ seconds of its windows. `step_row` takes the times; `step_and_train_results` computes this and
+all else that a result holds.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.bench.pinned_process import PinnedProcess
 from simsiam.train.bench.rates import Result
 from simsiam.train.bench.rows import TrainRowName, check_folder, check_names, is_baseline
+from simsiam.train.bench.step_and_train_results import measure_rows, seconds_of_round
 from simsiam.train.bench.step_contenders import StepSettings
-from simsiam.train.bench.step_results import measure_rows, seconds_of_round
 from simsiam.train.bench.turns import StartRow
 from simsiam.train.config import PretrainConfig
 from simsiam.train.precision import open_device
@@ -41,7 +41,7 @@ def bench_train(
 
     `config` holds source, backend, workers, model, size of the views, batch, precision, compilation and device;
     `images` is the folder that the baseline reads, by default the source. Loader and step share the cores, as they do
-    in a training. Everything else is as in `bench_steps`. See `step_results.step_results_of` for what is returned.
+    in a training. Everything else is as in `bench_steps`. See `results_of_steps` for what is returned.
 
     Raises UsageError for wrong settings, if there are too few images for a batch, or if a row lacks what it needs;
     RunError if a row's process dies or runs out of memory.

@@ -38,7 +38,7 @@ class BenchStepOptions:
 def run(arguments: Sequence[str], prog: str) -> int:
     """Measure the rows, print the results and write them where asked."""
     options = parse(BenchStepOptions, arguments, prog)
-    from simsiam.train.bench.report import print_step_results, write_results
+    from simsiam.train.bench.report import print_step_and_train_results, write_results
     from simsiam.train.bench.step import bench_steps
 
     step, console = options.step, Console()
@@ -51,7 +51,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
         trace=step.profile,
         say=console.print,
     )
-    print_step_results(results, console)
+    print_step_and_train_results(results, console)
     if step.json:
         write_results(results, step.json)
     return DONE

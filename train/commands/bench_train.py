@@ -43,7 +43,7 @@ class BenchTrainOptions:
 def run(arguments: Sequence[str], prog: str) -> int:
     """Measure the rows, print the results and write them where asked."""
     options = parse(BenchTrainOptions, arguments, prog)
-    from simsiam.train.bench.report import print_step_results, write_results
+    from simsiam.train.bench.report import print_step_and_train_results, write_results
     from simsiam.train.bench.train import bench_train
 
     step, console = options.step, Console()
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
             trace=step.profile,
             say=console.print,
         )
-    print_step_results(results, console)
+    print_step_and_train_results(results, console)
     if step.json:
         write_results(results, step.json)
     return DONE

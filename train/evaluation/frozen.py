@@ -97,5 +97,5 @@ def check_finite(name: object, vectors: torch.Tensor) -> None:
     if bad:
         raise RunError(
             f"The features of {bad:,} of the {len(vectors):,} images of {name} aren't finite; the encoder"
-            " has diverged, or overflows in this precision."
+            " has diverged, which a smaller optimizer.base_lr prevents, or overflows in this precision."
         )

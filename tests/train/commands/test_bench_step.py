@@ -7,7 +7,7 @@ from rich.console import Console
 
 from simsiam.train.bench import step as bench_step
 from simsiam.train.bench import train as bench_train
-from simsiam.train.bench.report import print_step_results
+from simsiam.train.bench.report import print_step_and_train_results
 from simsiam.train.cli import run
 from simsiam.train.config import PretrainConfig
 
@@ -69,7 +69,7 @@ def test_options_of_bench_step_reach_the_rows_and_results_the_screen_and_the_fil
 
 
 def test_the_closing_sentence_is_about_the_first_row_that_is_not_the_baseline(capsys: pytest.CaptureFixture) -> None:
-    print_step_results([RESULT | {"name": "baseline", "times_baseline": 1.0}, RESULT], Console(width=200))
+    print_step_and_train_results([RESULT | {"name": "baseline", "times_baseline": 1.0}, RESULT], Console(width=200))
     assert (
         capsys.readouterr().out.splitlines()[-1].startswith("ours takes 2.50 times as many images a second as baseline")
     )

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from simsiam.train.field_docstrings import field_docstrings
 from simsiam.train.run.record import METRICS, Record, metrics_table
 from simsiam.train.step import STAGES
-from simsiam.train.terminal.options import field_docstrings
 
 ROOT = Path(__file__).parents[3]
 

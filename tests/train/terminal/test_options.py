@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 import pytest
 from cyclopts import App
 
-from simsiam.train.terminal.options import INLINE, command_of, field_docstrings
+from simsiam.train.field_docstrings import field_docstrings
+from simsiam.train.terminal.options import INLINE, command_of
 
 
 @dataclass(frozen=True)

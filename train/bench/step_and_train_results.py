@@ -49,7 +49,7 @@ def measure_rows(
     rows = {**rows, first: replace(rows[first], trace=trace)}
     config = rows[first].config
     measurements = take_turns(measure_steps, rows, cores, rounds, first="First steps", say=say, start_row=start_row)
-    results = step_results_of(measurements, config.batch_size, "baseline" if "baseline" in rows else None, ceiling)
+    results = results_of_steps(measurements, config.batch_size, "baseline" if "baseline" in rows else None, ceiling)
     settings = {
         "arch": config.model.arch,
         "stem": config.model.stem,
@@ -64,7 +64,7 @@ def measure_rows(
     ]
 
 
-def step_results_of(
+def results_of_steps(
     measurements: Sequence[StepMeasurement], batch_size: int, baseline: str | None, ceiling: str | None = None
 ) -> list[Result]:
     """Return a result for each row.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from simsiam.train.bench.step_results import StepMeasurement, step_results_of
+from simsiam.train.bench.step_and_train_results import StepMeasurement, results_of_steps
 from simsiam.train.bench.step_row import FirstSteps, StepRound
 from simsiam.train.bench.step_stages import Products
 from simsiam.train.bench.turns import Measurement
@@ -19,7 +19,7 @@ def measured(
 
 
 def test_a_result_holds_rates_stages_and_shares_of_the_bounds() -> None:
-    (result,) = step_results_of([measured("ours", 100, 200, 300, copy=5e9, memory=2**30)], 10, baseline=None)
+    (result,) = results_of_steps([measured("ours", 100, 200, 300, copy=5e9, memory=2**30)], 10, baseline=None)
     assert result == {
         "name": "ours",
         "loader": "ffcv",
@@ -48,23 +48,23 @@ def test_a_result_holds_rates_stages_and_shares_of_the_bounds() -> None:
 
 
 def test_rows_of_one_precision_have_one_bound() -> None:
-    rows = step_results_of([measured("ours", 200), measured("baseline", 200, products=1.6e11)], 10, baseline=None)
+    rows = results_of_steps([measured("ours", 200), measured("baseline", 200, products=1.6e11)], 10, baseline=None)
     assert [row["percent_of_products"] for row in rows] == [25.0, 25.0]
 
 
 def test_time_of_a_step_and_images_a_second_are_of_the_same_window() -> None:
-    (result,) = step_results_of([measured("ours", 100, 100, 900)], 10, baseline=None)
+    (result,) = results_of_steps([measured("ours", 100, 100, 900)], 10, baseline=None)
     assert (result["images_per_second"], result["milliseconds_per_step"]) == (100.0, 100.0)
 
 
 def test_no_bound_is_claimed_where_no_copy_was_measured() -> None:
-    (result,) = step_results_of([measured("ours", 100)], 10, baseline=None)
+    (result,) = results_of_steps([measured("ours", 100)], 10, baseline=None)
     assert not {"percent_of_memory_bound", "copy_gigabytes_per_second", "peak_device_memory_mib"} & set(result)
 
 
 def test_rows_are_compared_with_baseline_and_ceiling_within_each_round() -> None:
     rows = [measured("ours", 300, 1000, 400), measured("baseline", 100, 200, 100), measured("synthetic", *[2000] * 3)]
-    ours, baseline, synthetic = step_results_of(rows, 10, baseline="baseline", ceiling="synthetic")
+    ours, baseline, synthetic = results_of_steps(rows, 10, baseline="baseline", ceiling="synthetic")
     assert (ours["times_baseline"], ours["times_baseline_range"], ours["baseline"]) == (4.0, [3.0, 5.0], "baseline")
     assert ours["percent_of_synthetic"] == pytest.approx(20.0) and synthetic["percent_of_synthetic"] == 100.0
     assert baseline["times_baseline"] == 1.0
