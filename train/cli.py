@@ -103,10 +103,14 @@ def _told(error: Exception) -> tuple[str, int] | None:
         # Without Python's error number, and without quotes around the name.
         reason = error.strerror or str(error)
         return f"{error.filename}: {reason}" if error.filename else reason, FAILED
-    torch = sys.modules.get("torch")  # not imported for this check alone
-    if torch and isinstance(error, torch.OutOfMemoryError):
+    if _is_out_of_memory(error):
         return "The GPU's memory is too small for this.", FAILED
     return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # not imported for this check alone
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _with_notes(message: str, error: BaseException) -> str:
@@ -116,12 +120,10 @@ def _with_notes(message: str, error: BaseException) -> str:
     notes = list(getattr(error, "__notes__", []))
     if isinstance(error, ForeignFileError):
         notes.append("simsiam convert SOURCE OUT.beton converts them.")
-    argument = error.argument if isinstance(error, ReportedError) else None
-    torch = sys.modules.get("torch")
-    if torch and isinstance(error, torch.OutOfMemoryError):
-        argument = "batch_size"
-    if option := option_for(argument):
+    if isinstance(error, ReportedError) and (option := option_for(error.argument)):
         notes.append(f"the option is {option}.")
+    if _is_out_of_memory(error) and (option := option_for("batch_size")):
+        notes.append(f"a smaller {option} needs less.")
     return "; ".join([message.removesuffix("."), *notes]) if notes else message
 
 

@@ -16,6 +16,9 @@ from PIL import Image
 from simsiam.pipeline.errors import ForeignFileError, ImageError, RunError, UsageError
 from simsiam.train import cli
 from simsiam.train.cli import COMMANDS, run
+from simsiam.train.commands.convert import ConvertOptions
+from simsiam.train.config import PretrainConfig
+from simsiam.train.terminal.arguments import parse
 
 Capture = pytest.CaptureFixture[str]
 
@@ -210,8 +213,17 @@ def test_exit_code_says_what_kind_of_failure(error: BaseException, code: int, fa
     ],
 )
 def test_the_option_or_the_command_that_would_help_is_named(error: Exception, advice: str, fails, capsys) -> None:
+    parse(ConvertOptions, ["a", "b"], "simsiam convert")  # as the command does before it fails
+    if isinstance(error, RunError):
+        parse(PretrainConfig, [], "simsiam pretrain")
     fails(error)
     assert line(capsys) == f"simsiam: {str(error).removesuffix('.')}{advice}"
+
+
+def test_an_option_that_the_command_lacks_is_not_named(fails, capsys: Capture) -> None:
+    parse(ConvertOptions, ["a", "b"], "simsiam convert")
+    fails(UsageError("There is no GPU.", argument="device=cpu"))
+    assert line(capsys) == "simsiam: There is no GPU.\n"
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError, TypeError])
@@ -231,8 +243,10 @@ def test_error_out_of_compiled_code_keeps_its_traceback(command) -> None:
 
 
 def test_full_gpu_is_told_with_advice(fails, capsys: Capture) -> None:
-    assert fails(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")) == 1
-    assert line(capsys) == "simsiam: The GPU's memory is too small for this; give a smaller --batch-size.\n"
+    for settings, advice in ((PretrainConfig, "; a smaller --batch-size needs less.\n"), (ConvertOptions, ".\n")):
+        parse(settings, ["a", "b"] if settings is ConvertOptions else [], "test")
+        assert fails(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")) == 1
+        assert line(capsys) == f"simsiam: The GPU's memory is too small for this{advice}"
 
 
 def test_traceback_can_be_asked_for(fails, monkeypatch: pytest.MonkeyPatch) -> None:
