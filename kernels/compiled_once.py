@@ -1,5 +1,6 @@
 """numba's compilers with a cache on disk, and a warning if there is none."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +18,16 @@ def compiled_once(compiler: Callable[..., Any], *signature: object, **options: A
         try:
             return compiler(*signature, cache=True, **options)(function)
         except (RuntimeError, OSError):  # no folder for the cache, or no space in it
-            warnings.warn(
-                "numba can write to no cache folder, so each process compiles again, which takes some seconds; set"
-                " NUMBA_CACHE_DIR to a writable folder",
-                stacklevel=1,  # one place, so one warning, however many functions there are
-            )
+            _warn_once()
             return compiler(*signature, **options)(function)
 
     return compile_function
+
+
+@functools.cache
+def _warn_once() -> None:
+    warnings.warn(
+        "numba can write to no cache folder, so each process compiles again, which takes some seconds; set"
+        " NUMBA_CACHE_DIR to a writable folder",
+        stacklevel=1,
+    )

@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 from numba import cfunc, njit, types
 from numba.core import caching
 
+from simsiam.kernels import compiled_once as compiled_once_module
 from simsiam.kernels.compiled_once import compiled_once
 
 
@@ -23,6 +25,10 @@ def test_without_a_cache_it_warns_and_still_compiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    compiled_once_module._warn_once.cache_clear()
     with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
         compiled = compiled_once(compiler, *signature)(lambda number: number + 1)
     assert call(compiled) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough, however many functions there are
+        compiled_once(compiler, *signature)(lambda number: number + 1)
