@@ -49,7 +49,7 @@ system-packages:
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing \
-	    || echo "apt-get failed; going on without FFCV, which needs:$$missing"; \
+	    || echo "apt-get failed; continuing without FFCV, which needs:$$missing"; \
 	else \
 	  echo "Missing system packages, without which FFCV can't be built:$$missing"; \
 	fi
@@ -67,5 +67,5 @@ $(VENV)/installed: pyproject.toml Makefile docker/system-packages.txt | build/ty
 	$(BIN)/pip install -q $(TORCH)
 	$(BIN)/pip install -q -e '.[dev,dali,imagenet,parquet]'
 	PKG_CONFIG_PATH=$(CURDIR)/docker/ffcv:$$PKG_CONFIG_PATH $(BIN)/pip install -q -e '.[ffcv]' \
-	  || echo "FFCV could not be built (see above); going on without the ffcv backend; the torch backend reads .beton files, too, more slowly."
+	  || echo "FFCV could not be built (see above); continuing without the ffcv backend; the torch backend reads .beton files, too, more slowly."
 	touch $@

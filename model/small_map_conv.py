@@ -2,7 +2,7 @@
 
 On a CPU, oneDNN computes a convolution row by row of its output, and multiplies what lies outside of the map as well.
 Where the map is 2 × 2 pixels, as in the last stage of a ResNet at 64 px, it takes 5.6 times as long as a matrix product
-for each place of the kernel with the pixels that it meets (2-core Xeon with AVX-512, forward and backward).
+for each offset in the kernel with the pixels that it meets (2-core Xeon with AVX-512, forward and backward).
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def speed_up_small_maps(network: nn.Module) -> None:
 
 
 class _Tap(NamedTuple):
-    """One place of a kernel: where it is, and which pixels it has to do with."""
+    """One offset in a kernel, and the pixels that it reads and adds to."""
 
     at: tuple[slice | int, ...]
     """In the weight (out, in, height, width)."""
@@ -50,7 +50,7 @@ class _Tap(NamedTuple):
 
 
 class _TapByTap(torch.autograd.Function):
-    """Convolution as a sum over the kernel's places, each a product (pixels, in) × (in, out)."""
+    """Convolution as a sum over the kernel's offsets, each a product (pixels, in) × (in, out)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
@@ -82,7 +82,7 @@ class _TapByTap(torch.autograd.Function):
 
 
 def _taps(size: torch.Size, kernel: torch.Size, stride: tuple[int, int], padding: tuple[int, int]) -> Iterator[_Tap]:
-    """Yield the places of a kernel that meet at least one pixel of a map of height and width `size`."""
+    """Yield the offsets in a kernel that meet at least one pixel of a map of height and width `size`."""
     everything = slice(None)
     vertical, horizontal = map(_meetings, size, kernel, stride, padding)
     for i, (seen_rows, reached_rows) in vertical:
@@ -95,16 +95,16 @@ def _taps(size: torch.Size, kernel: torch.Size, stride: tuple[int, int], padding
 
 
 def _meetings(side: int, kernel: int, stride: int, padding: int) -> list[tuple[int, tuple[slice, slice]]]:
-    """Return for each place of a kernel along one side: which pixels it is laid upon, for which of the output."""
+    """Return for each offset in a kernel along one side: which pixels it is laid upon, for which of the output."""
     found = []
-    for place in range(kernel):
-        # Output pixel o has this place on input pixel o · stride + place − padding.
-        shift = place - padding
+    for offset in range(kernel):
+        # Output pixel o has this offset on input pixel o · stride + offset − padding.
+        shift = offset - padding
         first = max(0, -(shift // stride))
         end = min(_output_side(side, kernel, stride, padding), (side - 1 - shift) // stride + 1)
         if first < end:
             seen = slice(first * stride + shift, (end - 1) * stride + shift + 1, stride)
-            found.append((place, (seen, slice(first, end))))
+            found.append((offset, (seen, slice(first, end))))
     return found
 
 

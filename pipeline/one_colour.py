@@ -28,7 +28,7 @@ def may_be_one_colour(scan_bytes: int, height: int, width: int) -> bool:
 def count_one_colour(source: Source, most: int = 16) -> tuple[int, int]:
     """Decode up to `most` images, evenly spaced; return how many have one colour, and how many were decoded.
 
-    A broken image counts as neither: whoever reads the set reports it.
+    A broken image counts as neither: the reader of the set reports it.
     """
     found, decoded = 0, 0
     for index in np.unique(np.linspace(0, len(source) - 1, most).astype(int)).tolist():

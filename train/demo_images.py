@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from simsiam.pipeline.progress import Progress
+
 Plane = npt.NDArray[np.float64]
 Function = Callable[[Plane, Plane], Plane]
 
@@ -87,7 +89,7 @@ def write_demo_images(
     seed: int,
     *,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write `count` JPEGs of quality 90 as folder/CLASS/NNNNN.jpg; class sizes differ by at most 1.
 

@@ -1,6 +1,6 @@
 """Contact sheet of a source: originals, and each backend's crops and augmented views side by side, as one PNG."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from simsiam.pipeline.crops import Backend, Crops
 from simsiam.pipeline.errors import UsageError
 from simsiam.pipeline.loaders.open_loader import choose_backend, open_loader
 from simsiam.pipeline.plan import CropPlan, OnBroken
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.source import Source
 
 _GAP = 6
@@ -36,7 +37,7 @@ def preview(
     backends: Sequence[Backend] = ("auto",),
     on_broken: OnBroken = "error",
     device: torch.device | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a PNG with one row per image: the original with its two boxes, the two crops, the two augmented views.
 
@@ -69,7 +70,7 @@ def preview(
 
 
 def _first_crops(
-    backend: Backend, plan: CropPlan, epoch: int, device: torch.device, progress: Callable[[int, int], None] | None
+    backend: Backend, plan: CropPlan, epoch: int, device: torch.device, progress: Progress | None
 ) -> Crops:
     """Return one backend's first step of an epoch."""
     with closing(open_loader(backend, plan, device, workers=0, progress=progress)) as loader:

@@ -30,7 +30,7 @@ def is_compressed(file: Path) -> bool:
 def find_archives(folder: Path) -> dict[str, list[Path]]:
     """Return the archives in a folder, and up to two folders deeper, by kind; each kind sorted by path.
 
-    Hidden names and ImageNet's devkit are none of them. Dangling links are listed only beside others of their kind.
+    Hidden names and ImageNet's devkit are none of them. Dangling links are listed only next to others of their kind.
     Raises OSError when `folder` can't be listed.
     """
     found: dict[str, list[Path]] = {}

@@ -51,9 +51,9 @@ def _pattern(group: Sequence[Path], files: Sequence[Path], root: Path) -> str:
         return str(group[0])
     if any(file.parent != folder for file in group):
         return f"the {len(group):,} like {group[0]}, in a folder of their own"
-    names, beside = [file.name for file in group], [file.name for file in others if file.parent == folder]
+    names, neighbours = [file.name for file in group], [file.name for file in others if file.parent == folder]
     for pattern in _candidates(names):
-        if len(pattern) < _LONGEST_PATTERN and not fnmatch.filter(beside, pattern):
+        if len(pattern) < _LONGEST_PATTERN and not fnmatch.filter(neighbours, pattern):
             return f"'{folder / pattern}'"
     return f"the {len(group):,} like {group[0]}, in a folder of their own"
 

@@ -10,7 +10,7 @@ Kind = Literal["parquet", "tar", "zip", "other"]
 
 _HEAD = 512  # bytes: the first header of a tar
 _LFS = b"version https://git-lfs.github.com/"
-# What can't be read, with the way out; the first that fits.
+# What can't be read, with advice; the first that fits counts.
 _UNREADABLE = (
     ((b"7z\xbc\xaf'\x1c",), (".7z",), "is a 7z archive; unpack it first"),
     ((b"Rar!",), (".rar",), "is a RAR archive; unpack it first"),
@@ -43,7 +43,7 @@ def file_kind(file: Path) -> Kind:
 
 
 def describe_other(file: Path) -> str | None:
-    """Return what a file that is no archive and no `.beton` is instead, with the way out; None where it isn't known."""
+    """Return what a file that is no archive and no `.beton` is instead, with advice; None where it isn't known."""
     head = _head(file)
     if not head:
         return "is empty; download or copy it again"

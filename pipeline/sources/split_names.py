@@ -31,8 +31,8 @@ def refuse_splits_as_classes(classes: Sequence[str], root: str) -> None:
     several = len(set(splits.values())) > 1 and 2 * len(splits) >= len(classes)
     if several or (classes and all(_WHOLE.fullmatch(name.lower()) for name in classes)):
         rest = [name for name in classes if name not in splits]
-        beside = f", beside {', '.join(rest)}" if rest else ""
+        next_to = f", next to {', '.join(rest)}" if rest else ""
         raise UsageError(
-            f"The folders {', '.join(splits)} in {root} are splits of a data set, no classes{beside};"
+            f"The folders {', '.join(splits)} in {root} are splits of a data set, no classes{next_to};"
             f" give one of them: {', '.join(f'{root}/{name}' for name in splits)}."
         )

@@ -61,7 +61,8 @@ def test_another_programs_file_gives_the_encoder(tiny_config: TinyConfig, tmp_pa
     theirs = torchvision.models.resnet18()
     torch.save({"state_dict": {f"module.{name}": value for name, value in theirs.state_dict().items()}}, tmp_path / "a")
     weights = read_initial_weights(tmp_path / "a", build_model(tiny_config(Path("unused"))))
-    assert torch.equal(weights.tensors["encoder.layer4.1.bn2.running_var"], theirs.layer4[1].bn2.running_var)
+    name = "layer4.1.bn2.running_var"
+    assert torch.equal(weights.tensors[f"encoder.{name}"], theirs.state_dict()[name])
     assert "without fc.bias, fc.weight" in weights.told
 
 

@@ -1,12 +1,12 @@
 """kNN evaluation: accuracy of a weighted k-nearest-neighbour classifier on the features of a frozen encoder."""
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from simsiam.pipeline.progress import Progress
 from simsiam.pipeline.worker_count import worker_count
 from simsiam.train.config import DeviceName, KnnConfig
 from simsiam.train.evaluation.features import Features, extract_features
@@ -68,7 +68,7 @@ def evaluate_checkpoint(
     short_side: int | None = None,
     device: DeviceName = "auto",
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Measured:
     """Measure a checkpoint's encoder; all settings are by default the run's, which reproduces its own accuracy.
 

@@ -1,12 +1,12 @@
 """kNN monitor: accuracy of the encoder during a run, and a sheet of nearest neighbours."""
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from simsiam.pipeline.errors import ImageError, RunError
+from simsiam.pipeline.progress import Progress
 from simsiam.train.config import PretrainConfig, to_tree
 from simsiam.train.evaluation.batch_norm_calibration import has_seen_no_batch, with_statistics
 from simsiam.train.evaluation.features import extract_features
@@ -40,7 +40,7 @@ class KnnMonitor:
         return f"{min(self._k, len(train)):,} of {len(train):,} images vote on each of {len(test):,}{skipped}"
 
     def measure(
-        self, encoder: torch.nn.Module, sheet: Path, progress: Callable[[int, int], None] | None = None
+        self, encoder: torch.nn.Module, sheet: Path, progress: Progress | None = None
     ) -> tuple[float, Path | None]:
         """Return the accuracy, 0 … 1, of `encoder` as it is now, and `sheet`, a PNG of some neighbours.
 
