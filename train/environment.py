@@ -1,6 +1,7 @@
 """Environment: hardware and software versions, to report with a result."""
 
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ PACKAGES = (
 )
 
 
+OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Variables that decide how many threads OpenMP has, and how they wait (libgomp's manual, "Environment Variables")."""
+
+
 def package_version(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     try:
@@ -39,6 +44,14 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
+def describe_load(cores: int) -> str | None:
+    """Return that other programs use this machine, in words; None if the last minute's load left half of `cores`."""
+    load = os.getloadavg()[0]
+    if load < cores / 2:
+        return None
+    return f"Load before this run: {load:.1f} on {cores} cores; beside other programs its rates are lower than alone"
+
+
 def describe_environment() -> dict[str, Any]:
     """Return versions and hardware, ready for JSON."""
     import torch
@@ -53,5 +66,7 @@ def describe_environment() -> dict[str, Any]:
         "gpus": [{"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1)} for gpu in gpus],
         "cuda": torch.version.cuda,
         "torch_threads": torch.get_num_threads(),
+        "openmp": {name: os.environ[name] for name in OPENMP if name in os.environ},
+        "load": round(os.getloadavg()[0], 2),
         "shared_memory_bytes": free_shared_memory(),
     }

@@ -17,10 +17,11 @@ from simsiam.pipeline.paths import expand_home
 from simsiam.pipeline.plan import CropPlan
 from simsiam.pipeline.source import Source
 from simsiam.pipeline.sources.open_source import open_source
-from simsiam.pipeline.worker_count import worker_count
+from simsiam.pipeline.worker_count import available_cores, worker_count
 from simsiam.train.config import PretrainConfig
 from simsiam.train.cuda_graph import check_cuda_graph
 from simsiam.train.distributed import World, join_world
+from simsiam.train.environment import describe_load
 from simsiam.train.evaluation.knn_monitor import KnnMonitor
 from simsiam.train.health import Unhealthy
 from simsiam.train.initial_weights import InitialWeights, read_initial_weights
@@ -311,6 +312,7 @@ def _announce(
     for line in (
         *image_lines(source, _images(config)),
         f"Model: {config.model.arch}, {config.model.stem} stem, {arithmetic.name} on {arithmetic.device}",
+        *filter(None, [describe_load(available_cores())]),
         *started_from,
         *measured,
         f"Learning rate: {rate:g} = {config.optimizer.base_lr:g} × {config.batch_size} / 256",
