@@ -1,17 +1,26 @@
 """Batch norm with separate statistics for each view of a batch, alone or shared by several processes."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from simsiam.kernels.batch_norm_relu import gather_statistics, update_running_statistics
 
 
-class _PerViewBatchNorm(_BatchNorm):
-    """What `PerViewBatchNorm1d` and `PerViewBatchNorm2d` have in common: all but the shape that they check."""
+class _PerViewBatchNorm(nn.Module):
+    """What `PerViewBatchNorm1d` and `PerViewBatchNorm2d` add to PyTorch's layers, their next base."""
+
+    dimensions: ClassVar[tuple[int, ...]]
+    """Numbers of dimensions that a batch may have."""
+    eps: float
+    momentum: float | None
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(
         self,
@@ -48,7 +57,8 @@ class _PerViewBatchNorm(_BatchNorm):
         return torch.cat(normalized)
 
     def _normalize_together(self, input: Tensor) -> Tensor:
-        self._check_input_dim(input)
+        if input.ndim not in self.dimensions:
+            raise ValueError(f"A batch of {input.ndim} dimensions can't be normalised; give {self.dimensions[0]}.")
         normalized, mean, variance = _NormalizeTogether.apply(
             input, self.weight, self.bias, self.views, self.eps, self.world_size
         )
@@ -76,12 +86,16 @@ class PerViewBatchNorm2d(_PerViewBatchNorm, nn.BatchNorm2d):
     channels-last. In training mode it raises ValueError when the batch does not divide into `views`.
     """
 
+    dimensions = (4,)
+
 
 class PerViewBatchNorm1d(_PerViewBatchNorm, nn.BatchNorm1d):
     """`nn.BatchNorm1d` for a batch of `views` equal blocks; see `PerViewBatchNorm2d`.
 
     `forward` takes and returns (views·n, num_features).
     """
+
+    dimensions = (2, 3)
 
 
 def separate_views(model: nn.Module, views: int) -> None:

@@ -40,7 +40,7 @@ def test_rewrites_on_a_cpu(encoder: ResNet, compiled: bool, fused_batch_norm, re
 def test_simsiam_and_its_encoder_alone_are_rewritten_alike(encoder: ResNet) -> None:
     model = prepare(SimSiam(encoder), CPU, recompute=True, world_size=2)
     assert kinds(model.encoder) == FUSED | SMALL and is_recomputed(model)
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert {norm.world_size for norm in norms} == {2} and {norm.views for norm in norms} == {2}
 
 

@@ -122,7 +122,7 @@ def test_an_odd_number_of_images_is_refused_in_evaluation_too() -> None:
 
 @pytest.mark.parametrize("views", [1, 2, 4])
 def test_every_batch_norm_keeps_as_many_views_apart_the_encoders_included(views: int) -> None:
-    norms = [module for module in small(views).modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in small(views).modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(norms) == 20 + 2 + 1
     assert {norm.views for norm in norms} == {views}
 

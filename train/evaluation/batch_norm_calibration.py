@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from simsiam.model.batch_norm import separate_views, share_statistics
 from simsiam.pipeline.source import Source
@@ -13,11 +12,12 @@ from simsiam.train.evaluation.center_crop import CenterCrop, center_crop, normal
 from simsiam.train.precision import Arithmetic
 
 _IMAGES = 256
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def has_seen_no_batch(encoder: nn.Module) -> bool:
     """Whether every batch norm still has its initial running statistics, 0 and 1."""
-    counts = [module.num_batches_tracked for module in encoder.modules() if isinstance(module, _BatchNorm)]
+    counts = [module.num_batches_tracked for module in encoder.modules() if isinstance(module, _BATCH_NORMS)]
     return not any(int(count) for count in counts if count is not None)
 
 
@@ -35,7 +35,7 @@ def with_statistics(encoder: nn.Module, source: Source, transform: CenterCrop, a
     separate_views(fresh, 1)
     share_statistics(fresh, world_size=1)  # the other processes don't measure
     for module in fresh.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, _BATCH_NORMS):
             module.momentum = 1.0
     with arithmetic.autocast():
         fresh.train()(normalize(torch.from_numpy(np.stack(crops)), transform, arithmetic.device))
