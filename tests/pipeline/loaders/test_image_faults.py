@@ -36,7 +36,7 @@ NEEDS = {"torch": "torch", "dali": "nvidia.dali", "ffcv": "simsiam.pipeline.load
 
 @pytest.fixture(params=NEEDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip(NEEDS[request.param], exc_type=ImportError)
+    pytest.importorskip(NEEDS[request.param], reason="the backend's package isn't installed", exc_type=ImportError)
     return request.param
 
 

@@ -246,7 +246,7 @@ def test_a_missing_package_is_named(package, backend, plan: CropPlan, monkeypatc
 
 
 def test_an_option_goes_to_its_own_backend_alone(plan: CropPlan) -> None:
-    pytest.importorskip("nvidia.dali")
+    pytest.importorskip("nvidia.dali", reason="DALI isn't installed")
     with open_loader("dali", plan, CPU, workers=1, hw_decoder_load=0.5) as loader:
         next(loader.epoch(0))
     with pytest.raises(TypeError, match="hw_decoder_load"):
